@@ -1,0 +1,48 @@
+"""lensing: read, steer and account for what a language model represents.
+
+The table of contents. Every public name is loaded when it is first used, so that `import lensing` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lensing.dictionary.base import Dictionary as Dictionary
+
+__version__ = "0.1.0"
+
+# public name: the module that defines it
+_CONTENTS = {
+    "load_model": "lensing.model.load",
+    "Model": "lensing.model.run",
+    "Cache": "lensing.model.run",
+    "Edit": "lensing.model.edit",
+    "logit_lens": "lensing.lens.lens",
+    "Codes": "lensing.dictionary.codes",
+    "Dictionary": "lensing.dictionary.base",
+    "TopK": "lensing.dictionary.configs",
+    "BatchTopK": "lensing.dictionary.configs",
+    "load_dictionary": "lensing.dictionary.load",
+    "splice": "lensing.dictionary.splice",
+    "live": "lensing.data.live",
+    "train": "lensing.training.loop",
+    "steer": "lensing.causal.steer",
+    "walk": "lensing.walkthrough",
+    "LensingError": "lensing.errors",
+}
+
+__all__ = ["__version__", *_CONTENTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CONTENTS:
+        raise AttributeError(f"module 'lensing' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_CONTENTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,56 @@
+"""Names to things: one registry class, and the ids of what the package ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from lensing.errors import UnknownNameError, UsageError
+
+T = TypeVar("T")
+ASSETS = Path(__file__).parent / "assets"
+
+
+class Registry(Generic[T]):
+    """An open table of named things; asking for an unknown name offers the nearest ones."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that files what it decorates under `name`."""
+
+        def file(item: T) -> T:
+            if name in self._items:
+                raise UsageError(f"A {self.kind} named {name!r} is registered already. Choose another name.")
+            self._items[name] = item
+            return item
+
+        return file
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._items:
+            raise UnknownNameError(self.kind, name, self._items)
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._items
+
+
+def shipped_models() -> dict[str, Path]:
+    """Model id to folder, for every model inside the package."""
+    return {p.parent.parent.name: p.parent for p in sorted(ASSETS.glob("*/model/config.json"))}
+
+
+def shipped_dictionaries() -> dict[str, Path]:
+    """Dictionary id (`almanac/<site>/w<width>`) to folder, for every dictionary inside the package."""
+    found = {}
+    for config in sorted(ASSETS.glob("*/dictionaries/*/*/config.json")):
+        width, site, model = config.parent.name, config.parent.parent.name, config.parents[3].name
+        found[f"{model}/{site}/{width}"] = config.parent
+    return found
