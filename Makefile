@@ -1,0 +1,30 @@
+# What a person does in this folder, one line each. The first target that runs sets up .venv (needs Python 3.11+ and a
+# network, once); a change of pyproject.toml or constraints.txt sets it up again.
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do $$p -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$p && break; done)
+BIN     = .venv/bin
+READY   = .venv/ready
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Without an NVIDIA driver the small CPU build of torch will do, where its index can be reached.
+CPU     = $(shell command -v nvidia-smi >/dev/null || echo --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu)
+
+.PHONY: help demo test check bench world docs format ci-deps clean
+
+help:    ; @grep -E '^[a-z-]+: .*  ##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10  ## this list
+demo:    $(READY) ; @$(BIN)/lensing walk "The reliability of the Almanac is very"  ## walk one sentence through the shipped model
+test:    $(READY) ; @$(BIN)/python -m pytest  ## every test, offline
+check:   $(READY) ; @$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/pyrefly check && $(BIN)/python -m pytest tests/rules  ## style, types, rules of the house
+format:  $(READY) ; @$(BIN)/ruff check --fix && $(BIN)/ruff format  ## rewrite the code in the house style
+bench:   $(READY) ; @for f in benchmarks/bench_*.py; @do $(BIN)/python $$f || exit 1; done  ## time what the package promises
+world:   $(READY) ; @$(BIN)/python -m lensing.recipes.almanac  ## make the shipped model and all that belongs to it, from nothing
+docs:    $(READY) ; @$(BIN)/python docs/make_cli.py  ## write docs/cli.md from the live command line
+ci-deps: ; @$(PYTHON) -c "import venv, ensurepip" 2>/dev/null || (apt-get update && apt-get install -y python3-venv)  ## what a bare CI machine lacks
+clean:   ; @rm -rf .venv .pytest_cache .ruff_cache  ## back to a fresh clone
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || (echo "lensing needs Python 3.11 or newer; none was found. Install one, or say make PYTHON=/path/to/python3." && exit 1)
+	@echo "Setting up .venv (once; torch is the large part) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) -q $(CPU) torch || $(PIP) torch
+	@$(PIP) -e ".[dev]"
+	@touch $(READY)
