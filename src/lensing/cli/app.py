@@ -1,0 +1,42 @@
+"""The table of commands. A command's file is imported only when the command runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from cyclopts import App, Group, Parameter
+
+import lensing
+from lensing.cli.show import console
+
+# command: (where it is, what it does)
+COMMANDS = {
+    "walk": ("lensing.cli.walk:walk", "Walk one sentence through a model, from tokens to what stays dark."),
+    "steer": ("lensing.cli.steer:steer", "Turn one latent up or down and watch the model's words change."),
+    "train": ("lensing.cli.train:app", "Train a dictionary on the activations of one site."),
+    "sites": ("lensing.cli.models:sites", "List the sites of a model that can be read and edited."),
+    "doctor": ("lensing.cli.models:doctor", "Say what is installed, what is shipped, and whether anything is amiss."),
+    "world": ("lensing.cli.world:app", "Look at the invented world that the shipped model learnt."),
+}
+
+
+def build() -> App:
+    """Return the application; nothing but the table above is loaded."""
+    app = App(
+        name="lensing",
+        help="Read, steer and account for what a language model represents.",
+        version=lensing.__version__,
+        default_parameter=Parameter(negative=()),
+        group_commands=Group("Commands", sort_key=0),
+        group_parameters=Group("Options", sort_key=1),
+        exit_on_error=False,
+        print_error=False,
+        verbose=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+        console=console(),
+    )
+    for place, (name, (where, what)) in enumerate(COMMANDS.items()):
+        if find_spec(where.partition(":")[0]) is not None:
+            app.command(where, name=name, help=what, sort_key=place)
+    return app

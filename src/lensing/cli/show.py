@@ -1,0 +1,98 @@
+"""How every command shows a result and an error: rich at 100 columns, JSON, one line on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
+
+from lensing.errors import LensingError, UnknownNameError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 100  # columns; a narrower terminal is respected
+
+
+class Result(Protocol):
+    """What a public function returns: numbers that can become JSON."""
+
+    def to_json(self) -> Any:
+        """Return plain values."""
+        ...
+
+
+def show(result: Result, draw: Callable[[Console], None], *, as_json: bool) -> None:
+    """Print `result` as JSON on standard output, or let `draw` draw it on a console."""
+    if as_json:
+        print(json.dumps(finite(result.to_json()), ensure_ascii=False))
+    else:
+        draw(console())
+    sys.stdout.flush()
+
+
+def console() -> Console:
+    """Return a console of at most 100 columns, and of exactly 100 where the output is not a terminal."""
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    return Console(highlight=False, width=min(found.width, WIDTH) if found.is_terminal else WIDTH)
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with every number that JSON cannot hold (nan, infinity) as None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value
+
+
+def guarded(call: Callable[[], Any]) -> int:
+    """Run `call` and return the exit code; an error that was meant for a person becomes one line on standard error."""
+    try:
+        returned = call()
+        return returned if isinstance(returned, int) else 0
+    except CycloptsError as error:
+        return _say(_usage(error), 2)
+    except LensingError as error:
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say("Interrupted. Nothing is left half-written; run the same command again.", 130)
+    except BrokenPipeError:
+        # The reader went away (`lensing walk ... | head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _say(f"{error.filename or 'The system'}: {error.strerror or error}. Check the path and its rights.", 1)
+    except MemoryError:
+        return _say("Out of memory. Use a shorter prompt, a smaller --batch or a smaller model.", 1)
+
+
+def _usage(error: CycloptsError) -> str:
+    """One sentence of what is wrong on the command line, and one of what to do."""
+    command = " ".join(["lensing", *(error.command_chain or ())])
+    if isinstance(error, UnknownCommandError) and error.app is not None and error.unused_tokens:
+        # Not cyclopts' own text: to find the nearest name it would import every command.
+        name = error.unused_tokens[0]
+        return str(UnknownNameError("option" if name.startswith("-") else "command", name, error.app))
+    if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
+        needed = f"a value for {error.keyword}" if error.keyword else error.argument.name
+        return f"{' '.join(error.command_chain or ['lensing'])} needs {needed}. See {command} --help."
+    if isinstance(error, UnusedCliTokensError):
+        left = " ".join(error.unused_tokens or ())
+        return f"{left!r} was left over. Put a prompt of several words in quotes, or see {command} --help."
+    text = " ".join(str(error).split())
+    return text if text.endswith("?") else f"{text} See {command} --help."
+
+
+def _say(text: str, code: int) -> int:
+    print(f"lensing: {text}", file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,85 @@
+"""`lensing steer`: one latent, a list of strengths, and what each does to the model's words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from lensing.cli.show import show
+from lensing.errors import UsageError
+
+
+def steer(
+    prompt: str,
+    /,
+    *,
+    dictionary: str,
+    latent: int,
+    strength: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
+    unit: Literal["max", "raw", "norm"] = "max",
+    mode: Literal["add", "clamp", "scale", "ablate"] = "add",
+    at: str = "all",
+    model: str | None = None,
+    new_tokens: int = 32,
+    seeds: int = 8,
+    allow_pickle: bool = False,
+    json: bool = False,
+) -> None:
+    """Turn one latent up or down and watch the model's words change.
+
+    Parameters
+    ----------
+    prompt
+        The sentence, in quotes.
+    dictionary
+        A shipped dictionary's id or a folder.
+    latent
+        The latent's number in the dictionary.
+    strength
+        One or more strengths; 0 0.25 0.5 1 2 4 8 16 if not given.
+    unit
+        What strength 1 is: the latent's largest activation (max), 1 (raw), or the mean norm of the site (norm).
+    mode
+        Add to the latent, clamp it to a value, scale it, or ablate it.
+    at
+        Positions to steer: all, prompt, generated, or a range such as 3:7.
+    model
+        A shipped model, a folder, or a hub id; the dictionary's own model if not given.
+    new_tokens
+        How many tokens each continuation has.
+    seeds
+        How many continuations each strength is judged by.
+    allow_pickle
+        Read weights from a pickle file, which can run code.
+    json
+        Print the result as JSON.
+    """
+    where = positions(at)
+    import lensing as ln
+    from lensing.causal.steer import dose_response
+    from lensing.draw.steer import draw_doses
+
+    chosen = ln.load_dictionary(dictionary, allow_pickle=allow_pickle)
+    loaded = ln.load_model(model or chosen.model_name, allow_pickle=allow_pickle)
+    given = {} if strength is None else {"strengths": tuple(strength)}
+    result = dose_response(
+        loaded, chosen, prompt, latent, unit=unit, mode=mode, at=where, new_tokens=new_tokens, seeds=seeds, **given
+    )
+    show(result, lambda console: draw_doses(result, console), as_json=json)
+
+
+def positions(text: str) -> str | int | slice:
+    """Read `--at`: all, prompt, generated, one position (5) or a range without its end (3:7, 3:, :7)."""
+    if text in ("all", "prompt", "generated"):
+        return text
+    try:
+        if ":" not in text:
+            return int(text)
+        start, stop = (int(part) if part else None for part in text.split(":"))
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no range of positions. Give --at all, prompt, generated, a position such as 5, "
+            "or a range such as 3:7."
+        ) from None
+    return slice(start, stop)

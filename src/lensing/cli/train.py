@@ -1,0 +1,82 @@
+"""`lensing train <architecture>`: one sub-command for each dictionary architecture that is registered."""
+
+# No `from __future__ import annotations` here: each sub-command's signature names its architecture's config class.
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+from lensing.cli.show import show
+from lensing.dictionary.configs import ARCHITECTURES
+from lensing.errors import UsageError
+
+app = App(name="train", help="Train a dictionary on the activations of one site.", group_parameters=Group("Options"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What to train on, how long, and where the dictionary goes."""
+
+    model: str
+    """A shipped model, a folder, or a hub id."""
+    site: str
+    """The site to read, such as resid_post.2; see lensing sites."""
+    tokens: int
+    """How many tokens to train on; text that is shorter is read again."""
+    out: Path
+    """The folder of the dictionary; a run that was stopped goes on from its checkpoint there."""
+    text: Path | None = None
+    """A file of documents: .txt (blank lines between them) or .jsonl (field "text"), also .gz."""
+    sample: int | None = None
+    """Instead of a file: this many tokens of text sampled from the model itself."""
+    batch: int = 4096
+    """Activations in one optimizer step."""
+    lr: float | None = None
+    """Learning rate; chosen from the width if not given."""
+    seed: int = 0
+    """Seed of the order of the text, of the weights and of sampling."""
+    allow_pickle: bool = False
+    """Read weights from a pickle file, which can run code."""
+    json: bool = False
+    """Print the report as JSON."""
+
+
+def _command(config_class: type) -> Callable[..., None]:
+    def train(
+        *,
+        config: Annotated[config_class, Parameter(name="*")],  # type: ignore[valid-type]
+        run: Annotated[Run, Parameter(name="*")],
+    ) -> None:
+        _train(config, run)
+
+    return train
+
+
+for _name in ARCHITECTURES:
+    _about = (ARCHITECTURES[_name].__doc__ or "").strip().splitlines()[0]
+    app.command(_command(ARCHITECTURES[_name]), name=_name, help=_about)
+
+
+def _train(config: Any, run: Run) -> None:
+    if (run.text is None) == (run.sample is None):
+        raise UsageError("There must be one source of text. Give either --text FILE or --sample TOKENS.")
+    import lensing as ln
+    from lensing.data.text import read_documents, sample_documents
+
+    texts = read_documents(run.text) if run.text is not None else None
+    model = ln.load_model(run.model, allow_pickle=run.allow_pickle)
+    documents = texts if texts is not None else sample_documents(model, run.sample or 0, seed=run.seed)
+    source = ln.live(model, documents, site=run.site, seed=run.seed)
+    dictionary = ln.train(source, config, tokens=run.tokens, batch=run.batch, lr=run.lr, seed=run.seed, out=run.out)
+    show(dictionary.report, lambda console: _draw(dictionary.report, run.out, console), as_json=run.json)
+
+
+def _draw(report: Any, out: Path, console: Any) -> None:
+    facts = report.to_json()
+    for name in ("tokens", "steps", "seconds", "fvu", "l0", "dead_share"):
+        value = facts[name]
+        shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+        console.print(f"{name.replace('_', ' '):12}{shown}")
+    console.print(f"The dictionary is in {out}.")

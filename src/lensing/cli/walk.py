@@ -1,0 +1,47 @@
+"""`lensing walk`: the walk through one sentence."""
+
+from __future__ import annotations
+
+from lensing.cli.show import show
+
+
+def walk(
+    prompt: str,
+    /,
+    *,
+    model: str = "almanac",
+    dictionary: str | None = None,
+    latent: int | None = None,
+    new_tokens: int = 32,
+    seed: int = 0,
+    allow_pickle: bool = False,
+    json: bool = False,
+) -> None:
+    """Walk one sentence through a model, from tokens to what stays dark.
+
+    Parameters
+    ----------
+    prompt
+        The sentence, in quotes.
+    model
+        A shipped model, a folder, or a hub id.
+    dictionary
+        A shipped dictionary's id or a folder; chosen for you where the model ships with some.
+    latent
+        The latent to follow and steer; found from the sentence if not given.
+    new_tokens
+        How many tokens each continuation has.
+    seed
+        Seed of everything drawn at random.
+    allow_pickle
+        Read weights from a pickle file, which can run code.
+    json
+        Print the result as JSON.
+    """
+    import lensing as ln
+    from lensing.draw.walk import draw_walk
+
+    loaded = ln.load_model(model, allow_pickle=allow_pickle)
+    chosen = ln.load_dictionary(dictionary, model=loaded, allow_pickle=allow_pickle) if dictionary else None
+    result = ln.walk(prompt, model=loaded, dictionary=chosen, latent=latent, new_tokens=new_tokens, seed=seed)
+    show(result, lambda console: draw_walk(result, console), as_json=json)

@@ -1,0 +1,39 @@
+"""Each of these libraries has one home, so that one file has to change when it does."""
+
+from __future__ import annotations
+
+import pytest
+from rules.house import MODULES, SOURCE, imports
+
+# library: the files and folders that may import it
+HOMES = {
+    "torch.distributed": ["dist.py"],
+    "sqlite3": ["db.py"],
+    "transformers": ["model/"],
+    "fastapi": ["server/"],
+    "starlette": ["server/"],
+    "uvicorn": ["server/"],
+    "http.server": ["server/"],
+    "huggingface_hub": ["model/load.py"],
+    "requests": ["model/load.py", "index/endpoint.py"],
+    "httpx": ["model/load.py", "index/endpoint.py"],
+    "urllib.request": ["model/load.py", "index/endpoint.py"],
+    "http.client": ["model/load.py", "index/endpoint.py"],
+    "socket": ["dist.py", "server/"],
+    "matplotlib": ["plots.py"],
+    "cyclopts": ["cli/"],
+    "pickle": [],
+    "tqdm": [],
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_libraries_stay_at_home(path):
+    here = path.relative_to(SOURCE).as_posix()
+    strays = [
+        f"{here}:{line} imports {name}, which belongs in {homes or 'no file'}"
+        for line, name in imports(path)
+        for library, homes in HOMES.items()
+        if f"{name}.".startswith(f"{library}.") and not any(here == home or here.startswith(home) for home in homes)
+    ]
+    assert not strays
