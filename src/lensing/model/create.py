@@ -1,0 +1,52 @@
+"""New models from a config: what the shipped model and the tests' models are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def new_gemma2(
+    *,
+    d_vocab: int,
+    d_model: int,
+    n_layers: int,
+    n_heads: int,
+    n_kv_heads: int,
+    d_mlp: int,
+    context: int,
+    window: int,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int,
+    seed: int = 0,
+) -> Any:
+    """Return a freshly initialised `Gemma2ForCausalLM` in float32, the same weights for the same seed."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=d_vocab,
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_kv_heads,
+        head_dim=d_model // n_heads,
+        query_pre_attn_scalar=d_model // n_heads,
+        max_position_embeddings=context,
+        sliding_window=window,
+        bos_token_id=bos_id,
+        eos_token_id=eos_id,
+        pad_token_id=pad_id,
+        attn_implementation="eager",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Gemma2ForCausalLM(config)
+
+
+def save_model(model: Any, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write config and safetensors weights that plain `from_pretrained` reads."""
+    model.to(dtype).save_pretrained(folder)

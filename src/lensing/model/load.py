@@ -1,0 +1,255 @@
+"""Load a model: one that the package ships, a folder, or an id on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from lensing.errors import FileFormatError, ModelError, UnknownNameError, UnsafeFileError, UsageError, suggest
+from lensing.model.run import Model
+from lensing.registry import shipped_models
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+REACH_SECONDS = 3.0
+
+
+def load_model(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    allow_pickle: bool = False,
+) -> Model:
+    """Load a causal language model by shipped id, folder or hub id, in evaluation mode, its weights without gradient.
+
+    `dtype` None keeps the checkpoint's own, `device` None takes CUDA where there is one. UnknownNameError offers the
+    nearest names, ModelError says why a folder holds no model, FileFormatError which file is broken, UnsafeFileError
+    that weights are a pickle, which `allow_pickle=True` (`--allow-pickle`) reads all the same.
+    """
+    shipped = shipped_models()
+    name = str(name)
+    target, number, label = _device(device), _dtype(dtype), name
+    if name in shipped:
+        source: str = str(shipped[name])
+    elif Path(name).expanduser().exists():
+        source = str(Path(name).expanduser())
+        label = Path(source).resolve().name
+    else:
+        source = _hub(name, revision, list(shipped))
+    folder = Path(source)
+    local = folder.is_dir()
+    if local:
+        _check_folder(folder, allow_pickle)
+    elif folder.exists():
+        raise ModelError(f"{name} is a file, not a model. Give the folder that holds config.json.")
+    with _quiet():
+        hf = _load_weights(source, label, None if local else revision, number, allow_pickle)
+        tokenizer = _load_tokenizer(source, label, None if local else revision)
+    hf.requires_grad_(False)
+    try:
+        hf = hf.to(target)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"The device {str(target)!r} cannot be used here: {_first_line(error)}. Give 'cpu'."
+        ) from error
+    return Model(hf, tokenizer, name=label)
+
+
+def _check_folder(folder: Path, allow_pickle: bool) -> None:
+    """Say what is wrong with a folder before anything heavy is imported."""
+    config = _read_json(
+        folder / "config.json", f"{folder} is not a model: it has no config.json. Give a model's folder."
+    )
+    if "model_type" not in config:
+        raise ModelError(f"{folder} is not a model: its config.json names no model_type. Give a model's folder.")
+    weights = _weight_files(folder)
+    if weights:
+        for path in weights:
+            check_safetensors(path)
+        return
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+    if not pickles:
+        raise ModelError(f"{folder} is not a model: it holds no weights. Give a folder with model.safetensors.")
+    if not allow_pickle:
+        raise UnsafeFileError(
+            f"{folder / pickles[0]} is a pickle, which can run code when it is read. Convert it to safetensors, or give "
+            "--allow-pickle if you trust it."
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        mapping = _read_json(index, "").get("weight_map", {})
+        return [folder / str(name) for name in sorted(set(mapping.values()))]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def check_safetensors(path: Path) -> None:
+    """Read a safetensors file's header; FileFormatError if the file is missing, truncated or corrupt."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt"):
+            pass
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path} is missing though the index names it. Copy the folder again.") from error
+    except (SafetensorError, OSError) as error:
+        raise FileFormatError(
+            f"{path} is truncated or corrupt: {_first_line(error)}. Copy or download it again."
+        ) from error
+
+
+def _read_json(path: Path, absent: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelError(absent) from error
+    except ValueError as error:
+        raise FileFormatError(f"{path} is not JSON: {error}. Copy or download it again.") from error
+    if not isinstance(value, dict):
+        raise FileFormatError(f"{path} does not hold a JSON object. Copy or download it again.")
+    return value
+
+
+def _load_weights(source: str, label: str, revision: str | None, dtype: Any, allow_pickle: bool) -> Any:
+    import transformers
+    from safetensors import SafetensorError
+
+    # A pickle is only ever looked at when the folder holds nothing else, and even then by the weights-only reader.
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "output_loading_info": True,
+        "use_safetensors": None if allow_pickle else True,
+    }
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, revision=revision)
+        names = config.architectures or []
+        # The class by its own name imports one modelling file; the automatic classes import a table of all.
+        known = [n for n in names if "CausalLM" in n or "LMHead" in n]
+        cls = getattr(transformers, known[0], None) if known else None
+        cls = cls or transformers.AutoModelForCausalLM
+        hf, info = cls.from_pretrained(source, config=config, revision=revision, **options)
+    except SafetensorError as error:
+        raise FileFormatError(f"{label}: a weight file is corrupt: {_first_line(error)}. Download it again.") from error
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        if "safetensors" in str(error) and not allow_pickle and not Path(source).is_dir():
+            raise UnsafeFileError(
+                f"{label} has no safetensors weights, and a pickle can run code when it is read. "
+                "Choose another revision, or give --allow-pickle if you trust it."
+            ) from error
+        raise ModelError(
+            f"{label} cannot be loaded as a causal language model: {_first_line(error)}. Give another model."
+        ) from error
+    # transformers fills missing weights with random numbers and goes on; a random model is not what was asked for.
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        raise ModelError(
+            f"{label} lacks {len(missing)} of its weights ({missing[0]} for one). Give a complete checkpoint."
+        )
+    return hf
+
+
+def _load_tokenizer(source: str, label: str, revision: str | None) -> Any:
+    folder = Path(source)
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "vocab.txt")
+    if folder.is_dir() and not any((folder / n).exists() for n in names):
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=revision)
+    except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+        raise FileFormatError(
+            f"The tokenizer of {label} cannot be read: {_first_line(error)}. Copy or download it again."
+        ) from error
+
+
+def _hub(name: str, revision: str | None, shipped: list[str]) -> str:
+    """Make sure that a hub id exists, quickly: without a network only what was downloaded before is looked at."""
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    near = suggest(name, shipped) if shipped else ""
+    if looks_like_path:
+        raise UnknownNameError("model", name, shipped, f"There is no such folder. {near}".strip())
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE or not _reachable(huggingface_hub.constants.ENDPOINT)
+    try:
+        config = huggingface_hub.hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
+        gated = isinstance(error, errors.GatedRepoError)
+        why = "The hub asks you to accept its terms first." if gated else "The hub does not have it either."
+        raise UnknownNameError("model", name, shipped, f"{why} {near}".strip()) from error
+    except errors.RevisionNotFoundError as error:
+        raise UsageError(f"{name} has no revision {revision!r}. Look its revisions up on the hub.") from error
+    except errors.LocalEntryNotFoundError as error:
+        hint = f"It is not shipped, no folder, not downloaded before, and the hub cannot be reached. {near}"
+        raise UnknownNameError("model", name, shipped, hint.strip()) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelError(f"{name} has no config.json on the hub. Give a model's id.") from error
+    except (errors.HFValidationError, OSError) as error:
+        raise UnknownNameError("model", name, shipped, near or "Give a folder or a hub id.") from error
+    # Without a network everything else must come from the same snapshot, without a question to the hub.
+    return str(Path(config).parent) if offline else name
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether the hub, or the proxy before it, takes a connection; asked once, so that nobody waits for retries."""
+    if any(os.environ.get(k) for k in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    parts = urlsplit(endpoint)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=REACH_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"There is no device {str(device)!r}. Give 'cpu', 'cuda', 'cuda:0' or 'mps'.") from error
+
+
+def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
+    if dtype is None:
+        return "auto"
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UsageError(f"There is no number format {dtype!r} for weights. Give 'float32', 'bfloat16' or 'float16'.")
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' bars and warnings while it loads, and leave its settings as they were."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    """The first sentence of a library's message, without a full stop."""
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__).rstrip(".")[:200]
