@@ -19,7 +19,7 @@ from lensing.errors import LensingError
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the final name, on failure it goes."""
     path = Path(path)
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
@@ -27,7 +27,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with _explained(path):
+        with explained(path):
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -37,13 +37,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it replaces `path`, on failure it goes."""
     path = Path(path)
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         os.chmod(temporary, 0o755)
     try:
         yield temporary
-        with _explained(path):
+        with explained(path):
             if path.exists():
                 old = temporary.with_suffix(".old")
                 os.replace(path, old)
@@ -68,7 +68,8 @@ def sha256(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write `path` into one sentence and what to do."""
     try:
         yield
     except PermissionError as error:

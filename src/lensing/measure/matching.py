@@ -1,0 +1,47 @@
+"""How much of a planted truth a dictionary found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """`found` of `features` true directions have a latent with cosine above `threshold`; `mmcs` is the mean best."""
+
+    features: int
+    found: int
+    mmcs: float
+    threshold: float
+
+    @property
+    def share(self) -> float:
+        """Share of the true directions that were found."""
+        return self.found / self.features
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self) | {"share": self.share}
+
+
+def best_cosines(
+    directions: Float[Tensor, "d_sae d_in"], truth: Float[Tensor, "features d_in"]
+) -> Float[Tensor, " features"]:
+    """Every true direction's largest cosine with any latent's direction (signed: a latent points one way)."""
+    with torch.no_grad():
+        a = torch.nn.functional.normalize(directions.double(), dim=1)
+        b = torch.nn.functional.normalize(truth.double(), dim=1)
+        return (b @ a.T).amax(1)
+
+
+def recovery(
+    directions: Float[Tensor, "d_sae d_in"], truth: Float[Tensor, "features d_in"], threshold: float = 0.9
+) -> Recovery:
+    """Count the true directions that some latent has a cosine above `threshold` with."""
+    best = best_cosines(directions, truth)
+    return Recovery(len(truth), int((best > threshold).sum()), float(best.mean()), threshold)

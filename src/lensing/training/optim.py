@@ -1,0 +1,44 @@
+"""The optimiser's surroundings: unit-norm decoder rows with projected gradients, and the learning rate's course."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lensing.dictionary.base import Dictionary
+
+BETAS = (0.9, 0.999)
+EPS = 6.25e-10  # Gao et al. 2024
+CLIP = 1.0
+
+
+def default_lr(width: int) -> float:
+    """2e-4 / sqrt(width / 2**14), the field's rule for TopK with Adam (Gao et al. 2024)."""
+    return 2e-4 / math.sqrt(width / 2**14)
+
+
+def lr_share(step: int, steps: int, *, warmup: int, decay: float = 0.2) -> float:
+    """Share of the full rate at a step: linear warm-up, flat, linear to zero over the last `decay` of the steps."""
+    rise = min((step + 1) / max(warmup, 1), 1.0)
+    fall = min((steps - step) / max(decay * steps, 1.0), 1.0)
+    return rise * fall
+
+
+def adam(dictionary: Dictionary, lr: float) -> torch.optim.Adam:
+    """Adam over the dictionary's weights, fused where the device allows."""
+    return torch.optim.Adam(dictionary.parameters(), lr=lr, betas=BETAS, eps=EPS, fused=True)
+
+
+@torch.no_grad()
+def remove_parallel_(gradient: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "d_sae d_in"]) -> None:
+    """Take from every row of the gradient its component along the (unit) row: Adam then turns, not stretches."""
+    gradient.addcmul_(directions, (gradient * directions).sum(1, keepdim=True), value=-1)
+
+
+@torch.no_grad()
+def unit_rows_(directions: Float[Tensor, "d_sae d_in"]) -> None:
+    """Scale every row to norm 1."""
+    directions /= directions.norm(dim=1, keepdim=True).clamp(min=torch.finfo(directions.dtype).tiny)
