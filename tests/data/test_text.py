@@ -63,8 +63,7 @@ def test_a_missing_file_is_named(tmp_path):
 class Scripted:
     """Stands in for a model: writes fixed rows, so that cutting and counting can be checked by hand."""
 
-    name, bos_id, context = "scripted", 1, 6
-    hf = SimpleNamespace(config=SimpleNamespace(eos_token_id=[2]))
+    name, bos_id, eos_ids, context = "scripted", 1, (2,), 6
 
     def __init__(self, row):
         self.row, self.seeds = row, []

@@ -19,10 +19,10 @@ HOMES = {
     "httpx": ["model/load.py", "index/endpoint.py"],
     "urllib.request": ["model/load.py", "index/endpoint.py"],
     "http.client": ["model/load.py", "index/endpoint.py"],
-    "socket": ["dist.py", "server/"],
+    "socket": ["dist.py", "server/", "model/load.py"],
     "matplotlib": ["plots.py"],
     "cyclopts": ["cli/"],
-    "pickle": [],
+    "pickle": ["model/load.py", "dictionary/load.py"],  # behind --allow-pickle
     "tqdm": [],
 }
 

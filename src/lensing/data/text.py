@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lensing.model.run import Model
 
 ROWS = 32  # documents sampled at once
+LONGEST = 1024  # tokens of a sampled document, for models whose context is longer
 
 
 def read_documents(path: str | Path, *, field: str = "text") -> list[str]:
@@ -43,8 +44,8 @@ def read_documents(path: str | Path, *, field: str = "text") -> list[str]:
 def sample_documents(model: Model, n_tokens: int, *, seed: int = 0) -> list[list[int]]:
     """Return token ids of documents that `model` itself writes at temperature 1, at least `n_tokens` in all.
 
-    Each starts at the beginning-of-text token (not counted) and runs to the model's end-of-text token or to the end
-    of its context. The same seed gives the same documents.
+    Each starts at the beginning-of-text token (not counted) and runs to the model's end-of-text token to the end of its
+    context, or to 1,024 tokens. The same seed gives the same documents.
 
     Raises: UsageError: `n_tokens` is not positive, or the model has no beginning-of-text token.
     """
@@ -53,29 +54,24 @@ def sample_documents(model: Model, n_tokens: int, *, seed: int = 0) -> list[list
     if model.bos_id is None:
         raise UsageError(f"{model.name} has no beginning-of-text token to start from. Give a file of text instead.")
     # Some models end a document by starting the next one, so the beginning-of-text token also ends it.
-    ends = {model.bos_id, *end_ids(model)}
+    ends = {model.bos_id, *model.eos_ids}
+    length = min(model.context or LONGEST, LONGEST)
     documents: list[list[int]] = []
     total = batch = 0
     while total < n_tokens:
         rows = model.generate(
-            [[model.bos_id]] * ROWS, max_new_tokens=model.context - 1, temperature=1.0, seed=seed + batch,
+            [[model.bos_id]] * ROWS, max_new_tokens=length - 1, temperature=1.0, seed=seed + batch,
             stop_ids=sorted(ends),
         ).ids.tolist()  # fmt: skip
         batch += 1
         for row in rows:
-            length = next((i for i, token in enumerate(row) if token in ends), len(row))
-            if length and total < n_tokens:
-                documents.append([model.bos_id, *row[:length]])
-                total += length
+            end = next((i for i, token in enumerate(row) if token in ends), len(row))
+            if end and total < n_tokens:
+                documents.append([model.bos_id, *row[:end]])
+                total += end
         if not total:
             raise UsageError(f"{model.name} ends every text at once. Give a file of text instead.")
     return documents
-
-
-def end_ids(model: Model) -> list[int]:
-    """Return the ids that end a text by the model's configuration, perhaps none."""
-    found = model.hf.config.eos_token_id
-    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 def _read(path: Path) -> str:
