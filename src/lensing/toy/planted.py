@@ -15,7 +15,7 @@ from lensing.errors import UsageError
 
 @dataclass(frozen=True, eq=False)
 class PlantedRows:
-    """Rows x [rows, d_in] = mean + the parts `sparse`, `dense`, `circles`, `noise`; `codes` are the true activations."""
+    """Rows x [rows, d_in] = mean + the parts `sparse`, `dense`, `circles`, `noise`; `codes` the true activations."""
 
     x: Float[Tensor, "rows d_in"]
     codes: Codes

@@ -1,0 +1,64 @@
+"""The numbers that a finished dictionary carries: measured on held-out rows, after rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lensing.dictionary.base import Dictionary
+from lensing.dictionary.codes import Codes
+from lensing.dictionary.statistics import Statistics
+from lensing.measure.fvu import FVU
+from lensing.measure.l0 import Firing
+
+
+def measure_statistics(
+    dictionary: Dictionary, rows: Iterable[Float[Tensor, "rows d_in"]], *, corpus: str, documents: int
+) -> Statistics:
+    """Statistics of a dictionary over held-out rows, in float64 sums (definitions: Statistics)."""
+    meter, firing, largest = FVU(), Firing(dictionary.d_sae), torch.zeros(dictionary.d_sae)
+    parts: list[Codes] = []
+    with torch.no_grad():
+        for x in rows:
+            codes = dictionary.encode(x)
+            meter.add(x, dictionary.decode(codes))
+            firing.add(codes)
+            largest = torch.maximum(largest, codes.maximum)
+            parts.append(codes)
+    return Statistics(
+        corpus=corpus,
+        n=meter.n,
+        documents=documents,
+        mean=meter.mean.float(),
+        total_variance=meter.total_variance,
+        mean_norm=meter.mean_norm,
+        max_activation=largest,
+        p999=_percentile(parts, dictionary.d_sae, 0.999),
+        density=firing.density.float(),
+        fvu=meter.value,
+        l0=firing.l0,
+        dead_share=firing.dead_share,
+    )
+
+
+def _percentile(parts: list[Codes], d_sae: int, q: float) -> Tensor:
+    # every latent's quantile over its activations above zero, linear between order statistics; 0 for silent latents
+    index = np.concatenate([c.index.numpy() for c in parts])
+    value = np.concatenate([c.value.numpy() for c in parts])
+    index, value = index[value > 0], value[value > 0]
+    order = np.lexsort((value, index))
+    value = value[order].astype(np.float64)
+    counts = np.bincount(index, minlength=d_sae)
+    start = np.cumsum(counts) - counts
+    place = q * np.maximum(counts - 1, 0)
+    low = np.floor(place).astype(np.int64)
+    high = np.minimum(low + 1, np.maximum(counts - 1, 0))
+    alive = counts > 0
+    out = np.zeros(d_sae)
+    a, b = value[(start + low)[alive]], value[(start + high)[alive]]
+    out[alive] = a + (place - low)[alive] * (b - a)
+    return torch.from_numpy(out).float()
