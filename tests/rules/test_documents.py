@@ -23,8 +23,8 @@ def blocks(page, language):
 @pytest.mark.parametrize("page", RUN, ids=["README", "quickstart"])
 def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert (code := blocks(page, "python"))
-    exec(compile("\n".join(code), str(page), "exec"), {})
+    assert blocks(page, "python")
+    exec(compile("\n".join(blocks(page, "python")), str(page), "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from lensing.cli.show import show
 from lensing.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def steer(
@@ -58,15 +61,25 @@ def steer(
     where = positions(at)
     import lensing as ln
     from lensing.causal.steer import dose_response
-    from lensing.draw.steer import draw_doses
+    from lensing.dictionary.load import check_fits
+    from lensing.registry import shipped_models
 
     chosen = ln.load_dictionary(dictionary, allow_pickle=allow_pickle)
+    if model is None and chosen.model_name not in shipped_models():
+        raise UsageError(f"{dictionary} was trained on {chosen.model_name}, which is not shipped. Give --model FOLDER.")
     loaded = ln.load_model(model or chosen.model_name, allow_pickle=allow_pickle)
+    check_fits(chosen, loaded)
     given = {} if strength is None else {"strengths": tuple(strength)}
     result = dose_response(
         loaded, chosen, prompt, latent, unit=unit, mode=mode, at=where, new_tokens=new_tokens, seeds=seeds, **given
     )
-    show(result, lambda console: draw_doses(result, console), as_json=json)
+
+    def draw(console: Console) -> None:
+        from lensing.draw.steer import draw_doses
+
+        draw_doses(result, console)
+
+    show(result, draw, as_json=json)
 
 
 def positions(text: str) -> str | int | slice:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lensing.cli.show import show
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def walk(
@@ -39,9 +44,14 @@ def walk(
         Print the result as JSON.
     """
     import lensing as ln
-    from lensing.draw.walk import draw_walk
 
     loaded = ln.load_model(model, allow_pickle=allow_pickle)
     chosen = ln.load_dictionary(dictionary, model=loaded, allow_pickle=allow_pickle) if dictionary else None
     result = ln.walk(prompt, model=loaded, dictionary=chosen, latent=latent, new_tokens=new_tokens, seed=seed)
-    show(result, lambda console: draw_walk(result, console), as_json=json)
+
+    def draw(console: Console) -> None:
+        from lensing.draw.walk import draw_walk
+
+        draw_walk(result, console)
+
+    show(result, draw, as_json=json)
