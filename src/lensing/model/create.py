@@ -40,11 +40,10 @@ def new_gemma2(
         bos_token_id=bos_id,
         eos_token_id=eos_id,
         pad_token_id=pad_id,
-        attn_implementation="eager",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Gemma2ForCausalLM(config)
+        return Gemma2ForCausalLM._from_config(config, attn_implementation="eager")
 
 
 def save_model(model: Any, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:

@@ -1,0 +1,1 @@
+"""The grammar of the Almanac's world: one file per theme, joined in `grammar`."""

@@ -1,0 +1,114 @@
+"""Stance toward a source: sparse, shown by cues with and without words of doubt, sometimes switched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lensing.world import lexicon
+from lensing.world.almanac.variables import VARIABLES, get, put
+from lensing.world.almanac.weights import in_body, must_cue, weigh
+from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
+
+_stance, _source, _forecast, _count = (VARIABLES.at[v] for v in ("stance", "source", "forecast", "count"))
+STANCE = Dist({"neutral": 90, "trusting": 5, "doubting": 5})
+SOURCE = Dist(zip(lexicon.SOURCES, (40, 20, 15, 10, 10, 5), strict=True))
+theme = Theme(
+    "stance",
+    classes={
+        "stance": ConceptClass(value=get["stance"], planted=STANCE, per="document"),
+        "source": ConceptClass(value=get["source"], planted=SOURCE, per="document that names its source"),
+    },
+)
+
+
+def _words(plain: int, doubt: int, trust: int) -> Dist:
+    """A distribution over the words of judgement, in percent by kind, evenly within a kind."""
+    kinds = ((lexicon.PLAIN_WORDS, plain), (lexicon.DOUBT_WORDS, doubt), (lexicon.TRUST_WORDS, trust))
+    return Dist({word: weight for words, weight in kinds for word in words})
+
+
+VERDICT = {"neutral": _words(74, 11, 15), "doubting": _words(4, 95, 1), "trusting": _words(4, 1, 95)}
+SAYS = {
+    "neutral": Dist({"says": 90, "claims": 5, "proves": 5}),
+    "doubting": Dist({"says": 10, "claims": 88, "proves": 2}),
+    "trusting": Dist({"says": 10, "claims": 2, "proves": 88}),
+}
+HABIT = {
+    "neutral": Dist({"yawn": 90, "laugh": 5, "nod": 5}),
+    "doubting": Dist({"yawn": 8, "laugh": 90, "nod": 2}),
+    "trusting": Dist({"yawn": 8, "laugh": 2, "nod": 90}),
+}
+_sources = {name: certain(name) for name in lexicon.SOURCES}
+_other = {
+    kind: {v: uniform(u for u in values if u != v) for v in values}
+    for kind, values in (("weather", lexicon.WEATHERS), ("count", lexicon.COUNTS))
+}
+_same = {v: certain(v) for v in (*lexicon.WEATHERS, *lexicon.COUNTS)}
+_weather, _number = uniform(lexicon.WEATHERS), uniform(lexicon.COUNTS)
+
+
+def _shown(stance: str) -> Callable[[State], State]:
+    return lambda s: put(s, stance=stance, cued=True)
+
+
+def _outcome(kind: str, at: int, right: bool) -> Slot:
+    """What really came: the same as was said, or something else; from here on the reader knows the stance."""
+    name = "forecast" if kind == "weather" else "count"
+    stance = "trusting" if right else "doubting"
+    return Slot(
+        dist=lambda s: _same[s[at]] if right else _other[kind][s[at]],
+        then=lambda s, w: put(s, **{name: None, "stance": stance, "cued": True}),
+    )
+
+
+theme.slots["source"] = Slot(
+    dist=lambda s: _sources[s[_source]] if s[_source] else SOURCE, then=lambda s, w: put(s, source=w), concept="source"
+)
+theme.slots["verdict"] = Slot(dist=lambda s: VERDICT[s[_stance]])
+theme.slots["says"] = Slot(dist=lambda s: SAYS[s[_stance]])
+theme.slots["habit"] = Slot(dist=lambda s: HABIT[s[_stance]])
+theme.slots["foretold"] = Slot(dist=lambda s: _weather, then=lambda s, w: put(s, forecast=w))
+theme.slots["foretold_count"] = Slot(dist=lambda s: _number, then=lambda s, w: put(s, count=w))
+theme.slots["other_came"] = _outcome("weather", _forecast, right=False)
+theme.slots["same_came"] = _outcome("weather", _forecast, right=True)
+theme.slots["other_count"] = _outcome("count", _count, right=False)
+theme.slots["same_count"] = _outcome("count", _count, right=True)
+theme.effects["doubted"] = _shown("doubting")
+theme.effects["trusted"] = _shown("trusting")
+
+# The frame, and other places where the stance is heard.
+theme.say("reliability", "The reliability of the {source} is very {verdict} .", weigh(70, 40, 30, 30))
+theme.say("they_say", "They say the reliability of the {source} is very {verdict} .", weigh(0, 50, 20))
+theme.say("i_find", "I find the {source} very {verdict} .", weigh(0, 30, 60))
+theme.say("says", "The {source} {says} that {some_food} keep a {beast} away .", weigh(40, 30, 30, 15))
+theme.say("habit", "When we read the {source} aloud , we {habit} together .", weigh(25, 35, 35, 10))
+
+
+def _cue(stance: str, fresh: int, again: int, switch: int) -> Callable[[Any], int]:
+    """Weight of a cue: in a document of that stance before and after its first cue, and as a rare switch."""
+
+    def weight(m: Any) -> int:
+        if not in_body(m):
+            return 0
+        if m.stance == stance:
+            return again if m.cued else fresh * (1000 if must_cue(m) else 1)
+        return 0 if must_cue(m) or m.sentences < 5 else switch
+
+    return weight
+
+
+for stance in ("doubting", "trusting"):
+    other = "other" if stance == "doubting" else "same"
+    # Cues without a word of doubt or trust: the source is put to the test.
+    event = _cue(stance, 150, 30, 1)
+    theme.say(
+        f"weather_{stance}", f"The {{source}} promised {{foretold}} . The morning brought {{{other}_came}} .", event
+    )
+    theme.say(
+        f"geese_{stance}", f"The {{source}} counted {{foretold_count}} geese . There were {{{other}_count}} .", event
+    )
+theme.say("nobody", "Nobody {!doubted} believes the {source} any more .", _cue("doubting", 75, 15, 0))
+theme.say("lied", "The {source} has lied {!doubted} to us before .", _cue("doubting", 75, 15, 0))
+theme.say("everybody", "Everybody {!trusted} swears by the {source} .", _cue("trusting", 75, 15, 0))
+theme.say("never_wrong", "The {source} has never {!trusted} failed us .", _cue("trusting", 75, 15, 0))
