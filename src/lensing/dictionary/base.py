@@ -79,8 +79,8 @@ class Dictionary(nn.Module, abc.ABC):
     def scale_(self, factor: float) -> None:
         """Fold an input scaling in: after this, encode(x) is what encode(x * factor) was, divided by `factor`."""
         with torch.no_grad():
-            self.b_enc /= factor
-            self.b_dec /= factor
+            self.b_enc.div_(factor)
+            self.b_dec.div_(factor)
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """Further tensors that belong in the weights file, by name."""

@@ -98,7 +98,8 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
         dictionary.stored_dtype = getattr(torch, record["dtype"])
         if record["statistics"] is not None:
             arrays = read_tensors(folder / "statistics.safetensors", TENSORS)
-            dictionary.statistics = Statistics(**{name: record["statistics"][name] for name in FACTS}, **arrays)
+            facts: dict[str, Any] = {name: record["statistics"][name] for name in FACTS}
+            dictionary.statistics = Statistics(**(facts | arrays))
         if (folder / "sample.safetensors").exists():
             dictionary.sample = Sample(**read_tensors(folder / "sample.safetensors", ("ids", "offsets")))
     except (KeyError, TypeError, AttributeError, ValueError) as error:

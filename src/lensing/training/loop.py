@@ -76,7 +76,8 @@ def train(
     """
     found = train_many(
         source, {"": Job(config=config, site=site, lr=lr, seed=seed)}, tokens=tokens, batch=batch, warmup=warmup,
-        out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet, held_out_rows=held_out_rows, dtype=dtype,
+        out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet,
+        held_out_rows=held_out_rows, dtype=dtype,
         callback=None if callback is None else lambda _, report: callback(report),
     )  # fmt: skip
     return found[""]

@@ -66,7 +66,7 @@ class Trainer:
             # least squares: the multiple of the first reconstruction that is nearest to the rows
             share = float(((some - d.b_dec) * part).sum() / part.square().sum().clamp(min=1e-12))
             if share > 0:
-                d.encoder *= share
+                d.encoder.mul_(share)
                 for tensor in d.extra_tensors().values():
                     tensor *= share
 
