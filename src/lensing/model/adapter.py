@@ -176,19 +176,19 @@ class Adapter:
         verdict = self.verdicts()[site.layer]
         if not verdict.adds_up:
             raise SiteError(
-                f"{site} is not given: in {type(self.hf).__name__} the outputs of attention and MLP do not add up to the "
-                "residual stream. Use attn_out_raw, mlp_out_raw, resid_pre or resid_post."
+                f"{site} is not given: in {type(self.hf).__name__} the outputs of attention and MLP do not add up to "
+                "the residual stream. Use attn_out_raw, mlp_out_raw, resid_pre or resid_post."
             )
         if site.kind == "attn_out":
-            return Place(_contribution(block, "attn"), "out")
+            return Place(self._part(_contribution(block, "attn"), site, "attention module"), "out")
         if site.kind == "mlp_out":
-            return Place(_contribution(block, "mlp"), "out")
+            return Place(self._part(_contribution(block, "mlp"), site, "MLP module"), "out")
         if not verdict.sequential:
             raise SiteError(
-                f"{site} is not there: {type(self.hf).__name__} runs attention and MLP in parallel, so the stream has no "
-                "middle. Use resid_pre or resid_post."
+                f"{site} is not there: {type(self.hf).__name__} runs attention and MLP in parallel, so the stream "
+                "has no middle. Use resid_pre or resid_post."
             )
-        return Place(_middle(block), "in", carry=block.module)
+        return Place(self._part(_middle(block), site, "norm before the MLP"), "in", carry=block.module)
 
     def _part(self, module: nn.Module | None, site: Site, what: str) -> nn.Module:
         if module is None:

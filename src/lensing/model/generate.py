@@ -114,8 +114,8 @@ def _check(model: Model, tokens: Tokens, max_new_tokens: int, temperature: float
     # The last new token is never read, so it needs no position.
     if model.context is not None and start + max_new_tokens - 1 > model.context:
         raise PromptError(
-            f"{start} tokens of prompt and {max_new_tokens} new ones are more than the model's context of {model.context}. "
-            "Shorten the prompt or ask for fewer new tokens."
+            f"{start} tokens of prompt and {max_new_tokens} new ones are more than the model's context of "
+            f"{model.context}. Shorten the prompt or ask for fewer new tokens."
         )
 
 

@@ -31,7 +31,7 @@ def load_model(
 ) -> Model:
     """Load a causal language model by shipped id, folder or hub id, in evaluation mode, its weights without gradient.
 
-    `dtype` None keeps the checkpoint's own, `device` None takes CUDA where there is one. UnknownNameError offers the
+    `dtype` None keeps the checkpoint's own (float32 for a shipped model), `device` None takes CUDA where there is one. UnknownNameError offers the
     nearest names, ModelError says why a folder holds no model, FileFormatError which file is broken, UnsafeFileError
     that weights are a pickle, which `allow_pickle=True` (`--allow-pickle`) reads all the same.
     """
@@ -40,6 +40,8 @@ def load_model(
     target, number, label = _device(device), _dtype(dtype), name
     if name in shipped:
         source: str = str(shipped[name])
+        # What ships is small, and exactness is what it is for.
+        number = torch.float32 if dtype is None else number
     elif Path(name).expanduser().exists():
         source = str(Path(name).expanduser())
         label = Path(source).resolve().name
@@ -81,8 +83,8 @@ def _check_folder(folder: Path, allow_pickle: bool) -> None:
         raise ModelError(f"{folder} is not a model: it holds no weights. Give a folder with model.safetensors.")
     if not allow_pickle:
         raise UnsafeFileError(
-            f"{folder / pickles[0]} is a pickle, which can run code when it is read. Convert it to safetensors, or give "
-            "--allow-pickle if you trust it."
+            f"{folder / pickles[0]} is a pickle, which can run code when it is read. Convert it to safetensors, or "
+            "give --allow-pickle if you trust it."
         )
 
 
@@ -132,7 +134,7 @@ def _load_weights(source: str, label: str, revision: str | None, dtype: Any, all
         "use_safetensors": None if allow_pickle else True,
     }
     try:
-        config = transformers.AutoConfig.from_pretrained(source, revision=revision)
+        config = transformers.AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         names = config.architectures or []
         # The class by its own name imports one modelling file; the automatic classes import a table of all.
         known = [n for n in names if "CausalLM" in n or "LMHead" in n]
@@ -167,7 +169,7 @@ def _load_tokenizer(source: str, label: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision)
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         raise FileFormatError(
             f"The tokenizer of {label} cannot be read: {_first_line(error)}. Copy or download it again."

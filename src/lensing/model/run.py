@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
@@ -56,7 +57,10 @@ class Cache(Mapping[str, Tensor]):
 
     def get(self, site: Any, default: Any = None) -> Any:
         """Return the tensor, or `default` where the site was not captured."""
-        return self[site] if site in self else default
+        try:
+            return self[site]
+        except UsageError:
+            return default
 
     def __repr__(self) -> str:
         return f"Cache({', '.join(f'{n}{list(v.shape)}' for n, v in self._values.items())})"
@@ -110,7 +114,9 @@ class Model:
         )  # fmt: skip
         self._available: list[Site] | None = None
         self._known: dict[Any, tuple[Site, Place]] = {}
-        # Hooks sit on modules, which threads share: one forward at a time, and edits belong to the thread that made them.
+        self._expanded: dict[Any, list[Site]] = {}
+        logging.getLogger("transformers.modeling_utils").addFilter(_not_about_padding)
+        # Hooks sit on modules, which threads share: one forward at a time. Edits belong to the thread that made them.
         self._lock = threading.RLock()
         self._local = threading.local()
 
@@ -153,8 +159,8 @@ class Model:
         tokens = self._coder.encode(prompt, bos=bos)
         if tokens.ids.device == self.device:
             return tokens
-        moved = (t.to(self.device) for t in (tokens.ids, tokens.mask, tokens.special))
-        return Tokens(*moved, tokens.strings)
+        ids, mask, special = (t.to(self.device) for t in (tokens.ids, tokens.mask, tokens.special))
+        return Tokens(ids, mask, special, tokens.strings)
 
     def tok_str(self, ids: int | Sequence[int] | Tensor) -> list[str]:
         """Return each token's own string, with the space that belongs to it."""
@@ -178,9 +184,11 @@ class Model:
         """Return the sites that names and patterns mean, each once, in the order given."""
         found: dict[str, Site] = {}
         for site in _as_sites(sites):
-            text = canonical(self.adapter.resolve_alias(site))
-            known = self._sites() if any(c in text for c in "*?[{") else []
-            found.update({s.name: s for s in expand(text, known, self.n_layers)})
+            if site not in self._expanded:
+                text = canonical(self.adapter.resolve_alias(site))
+                known = self._sites() if any(c in text for c in "*?[{") else []
+                self._expanded[site] = expand(text, known, self.n_layers)
+            found.update({s.name: s for s in self._expanded[site]})
         return list(found.values())
 
     def width(self, site: SiteName) -> int:
@@ -258,8 +266,8 @@ class Model:
         """Return the logits of a residual stream: final norm, unembedding and cap, as the model does it at its end."""
         if not self.adapter.head_exact():
             raise ModelError(
-                f"{type(self.hf).__name__} does something between its last block and its logits that is not known here. "
-                "Read the site 'logits' instead."
+                f"{type(self.hf).__name__} does something between its last block and its logits that is not known "
+                "here. Read the site 'logits' instead."
             )
         with torch.set_grad_enabled(resid.requires_grad and torch.is_grad_enabled()):
             return self.adapter.unembed(resid)
@@ -305,6 +313,11 @@ class Model:
 
     def _placed_edits(self) -> list[tuple[Site, Place, Edit]]:
         return getattr(self._local, "edits", [])
+
+
+def _not_about_padding(record: logging.LogRecord) -> bool:
+    """Drop the warning that padding needs a mask: ours stands on the right, where no real token looks."""
+    return "your input_ids may be padded" not in str(record.msg)
 
 
 def _as_sites(sites: Sites) -> list[SiteName]:

@@ -92,7 +92,7 @@ class Coder:
             row = [self.bos_id, *row]
         if self.context is not None and len(row) > self.context:
             raise PromptError(
-                f"The prompt has {len(row)} tokens, more than the model's context of {self.context}. Shorten the prompt."
+                f"The prompt has {len(row)} tokens, more than the model's context of {self.context}. Shorten it."
             )
         return row
 
