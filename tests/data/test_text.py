@@ -80,7 +80,7 @@ def test_samples_are_cut_at_the_end_and_counted():
     model = Scripted([7, 8, 9, 2, 0])
     documents = sample_documents(model, 100, seed=5)
     assert documents == [[1, 7, 8, 9]] * 34  # the first count of threes that reaches 100
-    assert model.seeds == [5, 6]  # a new seed for each batch of 32
+    assert model.seeds == [5, 6]  # a new seed for each batch: 17 at once, as 100 tokens in documents of 6 need at least
 
 
 def test_a_model_that_says_nothing_is_refused():
@@ -88,3 +88,12 @@ def test_a_model_that_says_nothing_is_refused():
         sample_documents(Scripted([2, 0, 0, 0, 0]), 10)
     with pytest.raises(UsageError, match="at least 1"):
         sample_documents(Scripted([7, 7, 7, 7, 7]), 0)
+
+
+def test_a_real_model_writes_documents_of_its_own(model):
+    documents = sample_documents(model, 60, seed=3)
+    assert sum(len(d) - 1 for d in documents) >= 60
+    assert all(d[0] == model.bos_id and 1 < len(d) <= model.context for d in documents)
+    assert not any(model.bos_id in d[1:] or set(model.eos_ids) & set(d) for d in documents)
+    assert documents == sample_documents(model, 60, seed=3)
+    assert documents != sample_documents(model, 60, seed=4)

@@ -14,7 +14,7 @@ from lensing.errors import FileFormatError, UsageError, suggest
 if TYPE_CHECKING:
     from lensing.model.run import Model
 
-ROWS = 32  # documents sampled at once
+ROWS = 128  # documents sampled at once, at most
 LONGEST = 1024  # tokens of a sampled document, for models whose context is longer
 
 
@@ -56,11 +56,12 @@ def sample_documents(model: Model, n_tokens: int, *, seed: int = 0) -> list[list
     # Some models end a document by starting the next one, so the beginning-of-text token also ends it.
     ends = {model.bos_id, *model.eos_ids}
     length = min(model.context or LONGEST, LONGEST)
+    at_once = min(ROWS, -(-n_tokens // length))
     documents: list[list[int]] = []
     total = batch = 0
     while total < n_tokens:
         rows = model.generate(
-            [[model.bos_id]] * ROWS, max_new_tokens=length - 1, temperature=1.0, seed=seed + batch,
+            [[model.bos_id]] * at_once, max_new_tokens=length - 1, temperature=1.0, seed=seed + batch,
             stop_ids=sorted(ends),
         ).ids.tolist()  # fmt: skip
         batch += 1
