@@ -23,14 +23,14 @@ class Run:
     """A shipped model, a folder, or a hub id."""
     site: str
     """The site to read, such as resid_post.2; see lensing sites."""
-    tokens: int
-    """How many tokens to train on; text that is shorter is read again."""
     out: Path
     """The folder of the dictionary; a run that was stopped goes on from its checkpoint there."""
     text: Path | None = None
     """A file of documents: .txt (blank lines between them) or .jsonl (field "text"), also .gz."""
     sample: int | None = None
     """Instead of a file: this many tokens of text sampled from the model itself."""
+    tokens: int | None = None
+    """How many tokens to train on, reading shorter text again; one pass over the text if not given."""
     batch: int = 4096
     """Activations in one optimizer step."""
     lr: float | None = None
@@ -65,10 +65,14 @@ def _train(config: Any, run: Run) -> None:
     import lensing as ln
     from lensing.data.text import read_documents, sample_documents
 
-    texts = read_documents(run.text) if run.text is not None else None
+    # The text is read before the model is loaded: a wrong path should be said at once.
+    documents, corpus = (read_documents(run.text), run.text.name) if run.text is not None else ([], "")
     model = ln.load_model(run.model, allow_pickle=run.allow_pickle)
-    documents = texts if texts is not None else sample_documents(model, run.sample or 0, seed=run.seed)
-    source = ln.live(model, documents, site=run.site, seed=run.seed)
+    model.resolve(run.site)
+    if run.sample is not None:
+        documents = sample_documents(model, run.sample, seed=run.seed)
+        corpus = f"{run.sample} tokens sampled from {model.name}, seed {run.seed}"
+    source = ln.live(model, documents, sites=run.site, seed=run.seed, corpus=corpus)
     dictionary = ln.train(source, config, tokens=run.tokens, batch=run.batch, lr=run.lr, seed=run.seed, out=run.out)
     show(dictionary.report, lambda console: _draw(dictionary.report, run.out, console), as_json=run.json)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensing.errors import FileFormatError, UsageError, suggest
+from lensing.progress import Meter
 
 if TYPE_CHECKING:
     from lensing.model.run import Model
@@ -59,19 +60,21 @@ def sample_documents(model: Model, n_tokens: int, *, seed: int = 0) -> list[list
     at_once = min(ROWS, -(-n_tokens // length))
     documents: list[list[int]] = []
     total = batch = 0
-    while total < n_tokens:
-        rows = model.generate(
-            [[model.bos_id]] * at_once, max_new_tokens=length - 1, temperature=1.0, seed=seed + batch,
-            stop_ids=sorted(ends),
-        ).ids.tolist()  # fmt: skip
-        batch += 1
-        for row in rows:
-            end = next((i for i, token in enumerate(row) if token in ends), len(row))
-            if end and total < n_tokens:
-                documents.append([model.bos_id, *row[:end]])
-                total += end
-        if not total:
-            raise UsageError(f"{model.name} ends every text at once. Give a file of text instead.")
+    with Meter(f"sampling text from {model.name}", total=n_tokens, unit="tokens") as meter:
+        while total < n_tokens:
+            rows = model.generate(
+                [[model.bos_id]] * at_once, max_new_tokens=length - 1, temperature=1.0, seed=seed + batch,
+                stop_ids=sorted(ends),
+            ).ids.tolist()  # fmt: skip
+            batch += 1
+            for row in rows:
+                end = next((i for i, token in enumerate(row) if token in ends), len(row))
+                if end and total < n_tokens:
+                    documents.append([model.bos_id, *row[:end]])
+                    total += end
+                    meter.advance(end)
+            if not total:
+                raise UsageError(f"{model.name} ends every text at once. Give a file of text instead.")
     return documents
 
 

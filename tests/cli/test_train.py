@@ -1,0 +1,67 @@
+"""`lensing train` from a file of text to a folder that loads again, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import lensing as ln
+from lensing.cli import main
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    sentences = ["the bird sang by the river", "the reader trusts the almanac on monday", "he said that she was seen"]
+    file.write_text("\n\n".join(sentences[i % 3] for i in range(60)), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def arguments(model_folder, text, tmp_path):
+    options = {"model": model_folder("llama"), "site": "mlp_out.1", "text": text, "width": 16, "k": 2, "batch": 64}
+    options["out"] = tmp_path / "out"
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+def test_from_text_to_a_dictionary(architecture, arguments, tmp_path, capsys):
+    assert main(["train", architecture, *arguments, "--tokens", "512", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    dictionary = ln.load_dictionary(tmp_path / "out")
+    assert report["tokens"] == 512
+    assert dictionary.config.architecture == architecture
+    assert (dictionary.d_sae, dictionary.site) == (16, "mlp_out.1")
+    assert dictionary.statistics.corpus == "text.txt"
+    assert dictionary.statistics.fvu == pytest.approx(report["fvu"])
+
+
+def test_the_report_for_a_person(arguments, tmp_path, capsys):
+    assert main(["train", "topk", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "fvu" in shown
+    assert "dead share" in shown
+    assert str(tmp_path / "out") in shown.replace("\n", "")
+
+
+def test_on_text_of_the_models_own(arguments, tmp_path, capsys):
+    place = arguments.index("--text")
+    arguments[place : place + 2] = ["--sample", "800"]
+    assert main(["train", "topk", *arguments]) == 0
+    assert ln.load_dictionary(tmp_path / "out").statistics.corpus == "800 tokens sampled from llama0, seed 0"
+
+
+def test_an_unknown_site(arguments, capsys):
+    arguments[arguments.index("mlp_out.1")] = "mlp_uot.1"
+    assert main(["train", "topk", *arguments]) == 2
+    assert "There is no site named 'mlp_uot.1'. Did you mean 'mlp_out.1'" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written(arguments, text, capsys):
+    arguments[-1] = str(text / "below-a-file")
+    assert main(["train", "topk", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert "cannot be written" in said
+    assert "--out" in said
+    assert said.count("\n") == 1
