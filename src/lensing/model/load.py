@@ -182,12 +182,12 @@ def _hub(name: str, revision: str | None, shipped: list[str]) -> str:
     near = suggest(name, shipped) if shipped else ""
     if looks_like_path:
         raise UnknownNameError("model", name, shipped, f"There is no such folder. {near}".strip())
-    import huggingface_hub
-    from huggingface_hub import errors
+    # `huggingface_hub.constants` is no attribute until somebody imports it.
+    from huggingface_hub import constants, errors, hf_hub_download
 
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE or not _reachable(huggingface_hub.constants.ENDPOINT)
+    offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
     try:
-        config = huggingface_hub.hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
+        config = hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
         gated = isinstance(error, errors.GatedRepoError)
         why = "The hub asks you to accept its terms first." if gated else "The hub does not have it either."
