@@ -23,6 +23,7 @@ _BASE = {
     "vocab_size": VOCAB, "hidden_size": D_MODEL, "intermediate_size": D_MLP, "num_hidden_layers": LAYERS,
     "num_attention_heads": HEADS, "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2,
     "pad_token_id": 0, "initializer_range": 0.4,
+    "tie_word_embeddings": False,  # a tiny tied model says its last word again and again
 }  # fmt: skip
 _GEMMA = {**_BASE, "num_key_value_heads": 2, "head_dim": D_HEAD, "query_pre_attn_scalar": D_HEAD, "sliding_window": 8}
 _GQA = {**_BASE, "num_key_value_heads": 2}
@@ -30,15 +31,18 @@ _GQA = {**_BASE, "num_key_value_heads": 2}
 # family: (config class, model class, settings); every one is exact by its own test
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", {
-        "vocab_size": VOCAB, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": HEADS, "n_inner": D_MLP, "n_positions": CONTEXT,
-        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.4,
+        "vocab_size": VOCAB, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": HEADS, "n_inner": D_MLP,
+        "n_positions": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.4,
+        "tie_word_embeddings": False,
     }),
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**_BASE, "use_parallel_residual": True}),
     "gpt_neox_sequential": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**_BASE, "use_parallel_residual": False}),
     "llama": ("LlamaConfig", "LlamaForCausalLM", _GQA),
     "mistral": ("MistralConfig", "MistralForCausalLM", {**_GQA, "sliding_window": 8}),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", _GQA),
-    "gemma": ("GemmaConfig", "GemmaForCausalLM", {**_BASE, "num_key_value_heads": 1, "head_dim": D_HEAD}),
+    "gemma": ("GemmaConfig", "GemmaForCausalLM", {
+        **_BASE, "num_key_value_heads": 1, "head_dim": D_HEAD, "tie_word_embeddings": True,
+    }),
     "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", {**_GEMMA, "final_logit_softcapping": 5.0}),
     "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM", _GEMMA),
     "opt": ("OPTConfig", "OPTForCausalLM", {
@@ -53,7 +57,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="session")
 def make_hf() -> Callable[[str], Any]:
-    """Return a maker of tiny Hugging Face models: `make_hf("gemma2")`, new at every call, the same weights each time."""
+    """Return a maker of tiny Hugging Face models: `make_hf("gemma2")`, new at each call, always the same weights."""
 
     def make(family: str) -> Any:
         import torch
@@ -88,7 +92,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def make_model(make_hf: Callable[[str], Any], tokenizer: Any) -> Callable[[str], Any]:
-    """Return a maker of tiny models that read words: `make_model("gemma2")`, built once a session: leave no edit in one."""
+    """Return a maker of tiny models that read words: `make_model("gemma2")`, built once a session."""
     from functools import cache
 
     from lensing.model.run import Model

@@ -80,7 +80,7 @@ def test_unknown_names_offer_the_nearest(given, message):
 
 
 def test_names_that_hooks_cannot_give_are_refused_with_a_sentence():
-    with pytest.raises(SiteError, match="'attn_pattern.1' is not given by module hooks"):
+    with pytest.raises(SiteError, match=r"'attn_pattern.1' is not given by module hooks"):
         parse("attn_pattern.1", 4)
 
 

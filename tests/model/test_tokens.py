@@ -76,7 +76,7 @@ def test_batches_are_padded_on_the_right(model):
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\n", [], [""], [[]], torch.zeros(0, dtype=torch.long), ["a bird", ""]])
 def test_empty_prompts(model, prompt):
-    with pytest.raises(PromptError, match="The prompt is empty. Give at least one word.") as caught:
+    with pytest.raises(PromptError, match=r"The prompt is empty. Give at least one word.") as caught:
         model.encode(prompt)
     assert caught.value.exit_code == 2
 
@@ -109,7 +109,7 @@ def test_what_is_no_token_id(model, ids):
 
 
 def test_text_needs_a_tokenizer(no_bos):
-    with pytest.raises(PromptError, match="came without a tokenizer. Give token ids"):
+    with pytest.raises(PromptError, match=r"came without a tokenizer. Give token ids"):
         no_bos.encode("the bird")
 
 

@@ -17,7 +17,7 @@ from lensing.model.tokens import Prompt, Tokens
 
 @dataclass(frozen=True, eq=False)
 class LogitLens:
-    """Each layer's guess at every position: the `k` likeliest next tokens, their probabilities, and the entropy in nats.
+    """Each layer's guess at every position: the `k` likeliest next tokens, their probabilities, the entropy in nats.
 
     `layers[i]` is the block after which row `i` was read; -1 is what enters the first block. The last row is the
     model's own prediction. nostalgebraist 2020, "interpreting GPT: the logit lens".
