@@ -106,13 +106,13 @@ class SideEffect:
 
 
 def side_effect(
-    model: Model, edits: Edit | Sequence[Edit], texts: Sequence[Prompt], *, clean: Tensor | None = None
+    model: Model, edits: Edit | Sequence[Edit], texts: Sequence[Prompt] | Tokens, *, clean: Tensor | None = None
 ) -> SideEffect:
     """Measure what edits do to the next-word predictions of unrelated texts; give edits that act at all positions.
 
     `clean` is `model.logits(texts)` where it is known already.
     """
-    tokens = model.encode(list(texts))
+    tokens = texts if isinstance(texts, Tokens) else model.encode(list(texts))
     clean = model.logits(tokens) if clean is None else clean
     with model.edit(*([edits] if isinstance(edits, Edit) else edits)):
         steered = model.logits(tokens)
