@@ -23,11 +23,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
-        os.chmod(name, 0o644)
     temporary = Path(name)
     try:
         yield temporary
         with explained(path):
+            # Some writers replace the file and lose its mode; a finished file reads like any other.
+            os.chmod(temporary, 0o644)
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ class Meter:
 
     def __init__(self, what: str, *, total: int | None, unit: str = "steps", quiet: bool = False) -> None:
         self.what, self.total, self.unit, self.quiet = what, total, unit, quiet
-        self.done = 0
+        self.done = self.before = 0  # `before`: units that an earlier run finished
         self._started = self._logged = time.monotonic()
         self._bar: Progress | None = None
 
@@ -45,7 +45,11 @@ class Meter:
     @property
     def rate(self) -> float:
         """Units finished per second since the start."""
-        return self.done / max(time.monotonic() - self._started, 1e-9)
+        return (self.done - self.before) / max(time.monotonic() - self._started, 1e-9)
+
+    def resume(self, done: int) -> None:
+        """Begin at `done` units that an earlier run finished; they do not count towards the rate."""
+        self.done = self.before = done
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Add `n` finished units and perhaps a note."""

@@ -116,7 +116,7 @@ def pretrain(
             Meter("training the model", total=config.tokens, unit="tokens") as meter,
             (folder / "log.jsonl").open("a") as out,
         ):
-            meter.done = seen
+            meter.resume(seen)
             while seen < config.tokens:
                 batch = next(stream)
                 share = seen / config.tokens
