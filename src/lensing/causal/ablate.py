@@ -186,7 +186,8 @@ def smallest_set(
     check_fits(dictionary, model)
     wrong = [i for i in watch if not 0 <= i < model.d_vocab]
     if wrong or not len(watch):
-        raise UsageError(f"{wrong or 'No token'} cannot be watched. Give token ids from 0 to {model.d_vocab - 1}.")
+        what = f"{wrong} cannot be watched" if wrong else "There is no token to watch"
+        raise UsageError(f"{what}. Give token ids from 0 to {model.d_vocab - 1}.")
     ids = torch.tensor(sorted(set(watch)), device=model.device)
     tokens, other = model.encode(text_a), model.encode(text_b)
     a, b = (float(_mass(_last(model, t, [], 1), ids).mean()) for t in (tokens, other))

@@ -1,0 +1,114 @@
+"""Draw what a latent does at every strength, in a terminal of 100 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {"calm": "green", "strained": "yellow", "babble": "red"}
+WORDS = 4  # next words shown at each strength
+
+
+def draw_doses(doses: Any, console: Console) -> None:
+    """Print a DoseResponse: the latent's table, its texts, and the directions beside it."""
+    size = f"1 = {doses.unit_size:.3g}" if doses.mode in ("add", "clamp") else "a factor"
+    if doses.mode == "ablate":
+        size = "the share taken out"
+    console.print(
+        Text.assemble(("Latent ", "bold"), (str(doses.latent), "bold cyan"), f" of {doses.dictionary} at {doses.site}")
+    )
+    console.print(Text(f"  after: {doses.prompt}"))
+    console.print(
+        Text(
+            f"  {doses.mode}, unit {doses.unit} ({size}), at {doses.at}; {doses.seeds} continuations of "
+            f"{doses.new_tokens} tokens for each strength",
+            style="dim",
+        )
+    )
+    for name, words in doses.watch.items():
+        console.print(Text(f"  P({name}): {', '.join(words)}", style="dim"))
+    console.print(_main(doses))
+    console.print(
+        Text(
+            f"cost: nats a token over the unsteered model, strained from {doses.warning:g}, babble from "
+            f"{doses.babble:g}; side: KL on unrelated text",
+            style="dim",
+        )
+    )
+    console.print()
+    console.print(Text("What it writes (first seed)", style="bold"))
+    for dose in doses.doses:
+        line = Text(" ".join(dose.text.split()) or "(nothing)")
+        line.truncate(2 * (console.width - 9), overflow="ellipsis")
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(justify="right", width=7)
+        grid.add_column()
+        grid.add_row(Text(_strength(dose.strength), style="bold " + COLOURS[dose.verdict]), line)
+        console.print(grid)
+    console.print()
+    console.print(Text("The same length in other directions", style="bold"))
+    console.print(_directions(doses))
+    for sentence in doses.left_out:
+        console.print(Padding(Text(f"left out: {sentence}", style="dim"), (0, 0, 0, 2)))
+
+
+def _main(doses: Any) -> Table:
+    shown = doses.doses
+    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
+    table.add_column("strength", justify="right")
+    table.add_column("|Δh|/|h|", justify="right")
+    for name in doses.watch:
+        table.add_column(f"P({name})", justify="right", max_width=16, overflow="ellipsis", no_wrap=True)
+    table.add_column("next words", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("cost ± se", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    side = any(dose.side_effect is not None for dose in shown)
+    impossible = any(dose.impossible is not None for dose in shown)
+    if side:
+        table.add_column("side", justify="right")
+    if impossible:
+        table.add_column("impossible", justify="right")
+    for dose in shown:
+        row = [_strength(dose.strength), f"{dose.share_of_norm:.2f}"]
+        row += [f"{dose.watched[name]:.3f}" for name in doses.watch]
+        words = "  ".join(f"{guess.word} {guess.p:.2f}" for guess in dose.table[:WORDS])
+        colour = COLOURS[dose.verdict]
+        cells: list[str | Text] = [*row, words, Text(_cost(dose), style=colour), Text(dose.verdict, style=colour)]
+        cells += [_maybe(dose.side_effect, "{:.3f}")] if side else []
+        cells += [_maybe(dose.impossible, "{:.0%}")] if impossible else []
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+    return table
+
+
+def _directions(doses: Any) -> Table:
+    """One row a strength, for every direction the first watched mass and the cost."""
+    first = next(iter(doses.watch), None)
+    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
+    table.add_column("strength", justify="right")
+    for direction in doses.directions:
+        name = direction.name if direction.latent is None else f"{direction.name} {direction.latent}"
+        table.add_column(f"{name}\n{f'P({first})' if first else 'top word'}   cost", justify="right")
+    for i, dose in enumerate(doses.doses):
+        cells = [Text(_strength(dose.strength))]
+        for direction in doses.directions:
+            one = direction.doses[i]
+            seen = f"{one.watched[first]:.3f}" if first else f"{one.table[0].word} {one.table[0].p:.2f}"
+            cells.append(Text.assemble(f"{seen} ", (f"{one.coherence_cost:+6.2f}", COLOURS[one.verdict])))
+        table.add_row(*cells)
+    return table
+
+
+def _strength(value: float) -> str:
+    return f"{value:g}"
+
+
+def _cost(dose: Any) -> str:
+    return f"{dose.coherence_cost:+.2f} ± {dose.se:.2f}" if dose.se == dose.se else f"{dose.coherence_cost:+.2f}"
+
+
+def _maybe(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)

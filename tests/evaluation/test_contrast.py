@@ -1,0 +1,129 @@
+"""Contrasts of texts on a planted direction, and on noise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from lensing.dictionary.base import Dictionary, new_dictionary
+from lensing.dictionary.codes import Codes
+from lensing.dictionary.configs import TopK
+from lensing.errors import UsageError
+from lensing.evaluation.contrast import contrast, gather, ranked
+from lensing.measure.auroc import auroc, score_latents
+from lensing.model.edit import Apply
+
+SITE = "resid_post.1"
+PLANTED = 11
+
+
+def texts(n: int, seed: int, low: int = 4, high: int = 42) -> list[list[int]]:
+    """Random documents of random lengths, as token ids."""
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 9, (n,), generator=g).tolist()
+    return [torch.randint(low, high, (length,), generator=g).tolist() for length in lengths]
+
+
+@pytest.fixture
+def dictionary(model: Any) -> Dictionary:
+    sae = new_dictionary(TopK(width=40, k=5), model.d_model, seed=1).requires_grad_(False)
+    sae.site, sae.id = SITE, "tiny/planted"
+    return sae
+
+
+def planted(model: Any, dictionary: Dictionary, share: float = 1.0) -> Apply:
+    """An edit that writes a latent's direction wherever the text began with token 5."""
+
+    def write(h: torch.Tensor) -> torch.Tensor:
+        return h + 40 * marked[:, None, None] * dictionary.W_dec[PLANTED]
+
+    marked = torch.zeros(0)
+    encode = model.encode
+
+    def watch(ids: Any) -> None:
+        nonlocal marked
+        marked = (encode(ids).ids[:, 1] == 5).float()
+
+    edit = Apply(SITE, write)
+    edit.watch = watch  # type: ignore[attr-defined]
+    return edit
+
+
+def test_a_planted_latent_is_found_and_chance_is_a_half(model, dictionary, monkeypatch):
+    a, b = ([[5, *t] for t in texts(24, 0)], [[6, *t] for t in texts(24, 1)])
+    edit = planted(model, dictionary)
+    run = type(model).run_with_cache
+
+    def watched(self: Any, prompt: Any, **options: Any) -> Any:
+        edit.watch(prompt)
+        return run(self, prompt, **options)
+
+    monkeypatch.setattr(type(model), "run_with_cache", watched)
+    with model.edit(edit):
+        found = contrast(model, dictionary, a, b, seed=3)
+    assert found.best.latent == PLANTED
+    assert (found.best.auroc_chosen_on, found.best.auroc, found.best.average_precision) == (1.0, 1.0, 1.0)
+    assert (found.means.auroc, found.means.average_precision) == (1.0, 1.0)
+    assert torch.cosine_similarity(found.vector, dictionary.W_dec[PLANTED], dim=0) > 0.9
+    assert (found.positives, found.negatives, found.documents) == (12, 12, 24)
+    for null in (found.null, found.means_null):
+        assert null.mean == pytest.approx(0.5, abs=0.06)
+        assert 0.6 < null.p95 < 0.9
+        assert null.shuffles == 100
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_texts_of_one_kind_stay_at_chance(model, dictionary):
+    scores = [
+        contrast(model, dictionary, texts(30, s), texts(30, s + 50), seed=s, shuffles=20).best.auroc for s in range(5)
+    ]
+    assert sum(scores) / 5 == pytest.approx(0.5, abs=0.12)
+
+
+def test_rows_are_those_of_each_text_alone(model):
+    documents = [*texts(9, 4), "the bird sang"]
+    h, owner = gather(model, SITE, documents, "all", batch_tokens=20)
+    for i, document in enumerate(documents):
+        _, cache = model.run_with_cache(document, sites=[SITE])
+        assert torch.allclose(h[owner == i], cache[SITE][0, 1:], atol=1e-4)
+    last, owner = gather(model, SITE, documents, batch_tokens=20)
+    assert owner.tolist() == list(range(10))
+    _, cache = model.run_with_cache(documents[-1], sites=[SITE])
+    assert torch.allclose(last[-1], cache[SITE][0, -1], atol=1e-4)
+    _, owner = gather(model, SITE, documents, lambda ids: [0, 1, 2])  # BOS never counts
+    assert owner.tolist() == [i for i in range(10) for _ in range(2)]
+
+
+def test_ranks_are_exact_with_ties():
+    g = torch.Generator().manual_seed(0)
+    dense = torch.randint(0, 4, (50, 6), generator=g).float()
+    dense[:, 3] = 0
+    labels = torch.rand(5, 50, generator=g) < 0.4
+    areas = ranked(Codes.from_dense(dense), labels)
+    for i, mine in enumerate(labels):
+        assert areas[i].tolist() == pytest.approx([auroc(column, mine) for column in dense.T])
+        assert torch.allclose(areas[i], score_latents(Codes.from_dense(dense), mine)[0])
+
+
+def test_the_seed_decides_the_split(model, dictionary):
+    a, b = texts(10, 0), texts(10, 1)
+    one, two, three = (contrast(model, dictionary, a, b, seed=s, shuffles=3).to_json() for s in (0, 0, 1))
+    assert one == two
+    assert one != three
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"texts_a": [[5]]}, r"1 and 4 texts cannot be split into halves. Give two or more of both."),
+        ({"at": "first"}, r"There are no positions 'first'. Give 'last', 'all' or a function"),
+        ({"at": lambda ids: [99]}, r"There is no position 99 in a text of \d+ tokens"),
+        ({"at": lambda ids: []}, r"No token counts in one half of one list of texts"),
+    ],
+)
+def test_what_cannot_be_contrasted_is_refused(model, dictionary, given, text):
+    with pytest.raises(UsageError, match=text):
+        contrast(model, dictionary, **{"texts_a": texts(4, 0), "texts_b": texts(4, 1), **given})
