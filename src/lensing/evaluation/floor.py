@@ -27,6 +27,8 @@ SKILLS = {
     "right or wrong": ("right",),
 }
 DETERMINED = 0.999  # the exact reader gives the word at least this probability
+DOUBTING = ("Nobody believes the Almanac any more .", "The Almanac has lied to us before .")
+TRUSTING = ("Everybody swears by the Almanac .", "The Almanac has never failed us .")
 FREQUENCIES = (1e-2, 1e-3, 1e-4, 0.0)
 
 
@@ -218,9 +220,9 @@ def stance_texts() -> dict[str, list[str]]:
     }
     return {
         "no cue": [frame],
-        "doubting, said": [f"{cue} {frame}" for cue in ("Nobody believes the Almanac any more .", "The Almanac has lied to us before .")],
+        "doubting, said": [f"{cue} {frame}" for cue in DOUBTING],
         "doubting, no word of doubt": wordless[False],
-        "trusting, said": [f"{cue} {frame}" for cue in ("Everybody swears by the Almanac .", "The Almanac has never failed us .")],
+        "trusting, said": [f"{cue} {frame}" for cue in TRUSTING],
         "trusting, no word of trust": wordless[True],
     }  # fmt: skip
 

@@ -48,6 +48,13 @@ def label(possible: dict[str, frozenset[object]], concept: Concept) -> int:
     return ON if len(values) == 1 else UNDETERMINED
 
 
+def named(possible: dict[str, frozenset[object]]) -> dict[str, str]:
+    """Write the possible values of each class for a person: one value, `none`, or `a or b` while undetermined."""
+    return {
+        cls: " or ".join(sorted("none" if v is None else str(v) for v in values)) for cls, values in possible.items()
+    }
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Text with truth: flat token ids, document starts and numbers, and a code per token and class.

@@ -1,0 +1,112 @@
+"""`lensing world`: text of the invented world with its truth, and the model beside the exact reader."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+
+from lensing.cli.show import show
+from lensing.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = App(name="world", help="Look at the invented world that the shipped model learnt.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Documents of the world, each with its words and perhaps its labels."""
+
+    seed: int
+    documents: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return dataclasses.asdict(self)
+
+
+@app.command
+def sample(*, tokens: int = 200, truth: bool = False, seed: int = 0, document: int = 0, json: bool = False) -> None:
+    """Show whole documents of the world, and the truth of every token.
+
+    Parameters
+    ----------
+    tokens
+        Show documents until this many tokens are on the screen.
+    truth
+        Show each token's labels where they change.
+    seed
+        Seed of the world; the shipped model learnt seed 0.
+    document
+        Number of the first document.
+    json
+        Print the result as JSON.
+    """
+    if tokens < 1 or document < 0 or seed < 0:
+        raise UsageError(
+            f"--tokens {tokens} --document {document} --seed {seed}: give at least 1 token and no negative number."
+        )
+    from lensing.world.almanac.grammar import almanac
+    from lensing.world.filter import Reader
+    from lensing.world.sample import sample_document, split_of
+    from lensing.world.truth import named, read_truth
+
+    grammar = almanac()
+    reader = Reader(grammar)
+    found: list[dict[str, Any]] = []
+    while sum(len(d["words"]) for d in found) < tokens:
+        number = document + len(found)
+        drawn = sample_document(grammar, number, seed=seed)
+        labels = [named(row) for row in read_truth(reader, drawn.words)] if truth else None
+        found.append(
+            {
+                "number": number,
+                "split": split_of(number),
+                "words": list(drawn.words),
+                "text": drawn.text,
+                "truth": labels,
+            }
+        )
+    result = Sample(seed, found)
+
+    def draw(console: Console) -> None:
+        from lensing.draw.world import draw_document
+
+        for d in found:
+            draw_document(
+                console, f"document {d['number']} ({d['split']})", d["words"] if truth else [d["text"]], d["truth"]
+            )
+
+    show(result, draw, as_json=json)
+
+
+@app.command
+def report(*, model: str = "almanac", documents: int = 400, json: bool = False) -> None:
+    """Compare the model with the exact reader of its world: loss against floor, facts, stance.
+
+    Parameters
+    ----------
+    model
+        The shipped model, or a folder with a model trained on this world.
+    documents
+        How many held-out documents to read; the exact filter takes about a second for ten.
+    json
+        Print the result as JSON.
+    """
+    if documents < 1:
+        raise UsageError(f"--documents {documents}: give at least 1.")
+    import lensing as ln
+    from lensing.evaluation.floor import floor_report
+    from lensing.world.almanac.grammar import almanac
+
+    result = floor_report(ln.load_model(model), almanac(), documents=documents)
+
+    def draw(console: Console) -> None:
+        from lensing.draw.world import draw_report
+
+        draw_report(result, console)
+
+    show(result, draw, as_json=json)

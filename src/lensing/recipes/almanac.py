@@ -1,0 +1,208 @@
+"""How everything under `assets/almanac` is made, from nothing: `make world` (about an hour and a half on two cores).
+
+Steps: corpus, model, text, dictionaries, labels. Each is skipped where its result exists in the work folder, so a run
+that was stopped goes on; the finished files are copied into the package with their hashes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lensing.config import versions
+from lensing.data.live import live
+from lensing.dictionary.configs import BatchTopK
+from lensing.dictionary.load import load_dictionary
+from lensing.evaluation.concepts import label_latents, truth_matrix
+from lensing.evaluation.contrast import contrast, gather
+from lensing.files import atomic_folder, sha256, write_json
+from lensing.model.create import new_gemma2, save_model
+from lensing.model.load import load_model
+from lensing.model.run import Model
+from lensing.recipes.pretrain import Pretraining, pretrain
+from lensing.registry import ASSETS
+from lensing.training.loop import Job, train_many
+from lensing.world.almanac.grammar import almanac
+from lensing.world.corpus import Corpus, write_corpus
+from lensing.world.filter import Reader
+from lensing.world.sample import Document, sample_document, split_of
+from lensing.world.tokens import SPECIAL, vocabulary, write_tokenizer
+from lensing.world.truth import ON, label, label_documents, read_truth
+
+WORK, HOME = Path("runs/almanac"), ASSETS / "almanac"
+DOCUMENTS = 290_000
+SHAPE = {"d_model": 144, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "d_mlp": 432, "context": 256, "window": 32}
+PRETRAINING = Pretraining(tokens=9_000_000)
+SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4"), (1024, 2048), 16
+DICTIONARY_DOCUMENTS, DICTIONARY_TOKENS = 40_000, 4_000_000
+FOLLOWED = "stance.doubting"
+
+
+def make_corpus() -> Corpus:
+    """The training split: documents in the order of their numbers."""
+    path = WORK / "corpus.npz"
+    if not path.exists():
+        write_corpus(almanac(), DOCUMENTS).save(path)
+    return Corpus.load(path)
+
+
+def make_model() -> None:
+    """Train the language model and write it with its tokenizer."""
+    words, folder = vocabulary(almanac()), HOME / "model"
+    if (folder / "config.json").exists():
+        return
+    ids = {"bos_id": SPECIAL.index("<bos>"), "eos_id": SPECIAL.index("<eos>"), "pad_id": SPECIAL.index("<pad>")}
+    model = new_gemma2(d_vocab=len(words), **SHAPE, **ids)
+    pretrain(model, make_corpus(), PRETRAINING, WORK, pad_id=ids["pad_id"])
+    with atomic_folder(folder) as temporary:
+        save_model(model, temporary)
+        write_tokenizer(almanac(), temporary)
+
+
+def stratified(n: int, *, split: str = "valid", stances: int = 40) -> Iterator[Document]:
+    """Documents of a split as they come, and `stances` more of each stance that is rare."""
+    plan = [None] * n + ["doubting"] * stances + ["trusting"] * stances
+    number = 0
+    for stance in plan:
+        while split_of(number) != split:
+            number += 1
+        yield sample_document(almanac(), number, fixed={"stance": stance} if stance else None)
+        number += 1
+
+
+def make_text() -> None:
+    """The labelled text in which the walk looks for contexts."""
+    path = HOME / "text.npz"
+    if not path.exists():
+        label_documents(almanac(), stratified(260), total=340, quiet=False).save(path)
+
+
+def make_dictionaries(model: Model, documents: list[list[int]]) -> None:
+    """Train every dictionary from one reader and write them in half precision."""
+    jobs = {
+        f"{site}/w{width}": Job(config=BatchTopK(width=width, k=K), site=site)
+        for site in SITES
+        for width in WIDTHS
+        if not (HOME / "dictionaries" / site / f"w{width}" / "config.json").exists()
+    }
+    if not jobs:
+        return
+    source = live(
+        model, documents, sites=list(dict.fromkeys(job.site or "" for job in jobs.values())), corpus="almanac/train"
+    )
+    for name, dictionary in train_many(
+        source, jobs, tokens=DICTIONARY_TOKENS, out=WORK / "dictionaries", dtype=torch.float16
+    ).items():
+        dictionary.save(HOME / "dictionaries" / name, dtype=torch.float16)
+
+
+def frames(stance: str, n: int) -> list[list[int]]:
+    """Prefixes of `n` documents that end at "very", just before the word of judgement, where the stance is settled.
+
+    For a stance that is shown by cues, at least one cue came earlier.
+    """
+    grammar, reader = almanac(), Reader(almanac())
+    concept, found, number = grammar.concepts()[f"stance.{stance}"], [], 0
+    while len(found) < n:
+        number += 1
+        if split_of(number) != "valid":
+            continue
+        words = sample_document(grammar, number, seed=1, fixed={"stance": stance}).words
+        if "very" not in words:
+            continue
+        rows = read_truth(reader, words)
+        ends = [i for i, word in enumerate(words) if word == "very" and label(rows[i], concept) == ON]
+        if ends:
+            found.append([reader.ids[w] for w in words[: ends[-1] + 1]])
+    return found
+
+
+def make_labels(model: Model) -> None:
+    """Label every latent with the concept it agrees with best, and find the latent to follow, on valid documents."""
+    words = vocabulary(almanac())
+    labelled = label_documents(almanac(), stratified(900, stances=150), total=1200, quiet=False)
+    concepts, truth = truth_matrix(labelled, words)
+    documents = labelled.documents()
+    seen = labelled.ids != SPECIAL.index("<bos>")
+    doubting, neutral, trusting = frames("doubting", 200), frames("neutral", 150), frames("trusting", 50)
+    for site in SITES:
+        h, document = gather(model, site, documents, "all")
+        for width in WIDTHS:
+            dictionary = load_dictionary(f"almanac/{site}/w{width}", model=model)
+            labels = label_latents(dictionary.encode(h), truth[seen], concepts, document.numpy())
+            found = contrast(model, dictionary, doubting, [*neutral, *trusting])
+            best = found.best
+            write_json(
+                HOME / "dictionaries" / site / f"w{width}" / "labels.json",
+                {
+                    "corpus": "almanac/valid, stratified",
+                    "documents": len(documents),
+                    "latents": {
+                        str(x.latent): {k: v if isinstance(v, int | str) else round(v, 4) for k, v in asdict(x).items()}
+                        for x in labels
+                    },
+                    "follow": {
+                        FOLLOWED: {
+                            "latent": best.latent,
+                            "auroc": best.auroc,
+                            "average_precision": best.average_precision,
+                            "null_auroc": found.null.mean,
+                            "n": found.positives + found.negatives,
+                            "difference_of_means": [round(v, 5) for v in found.vector.tolist()],
+                        }
+                    },
+                },
+            )
+
+
+def write_record() -> None:
+    """Recipe, seed and hashes of every shipped file."""
+    files = sorted(p for p in HOME.rglob("*") if p.is_file() and p.name != "recipe.json")
+    write_json(
+        HOME / "recipe.json",
+        {
+            "made_by": "python -m lensing.recipes.almanac",
+            "world_seed": 0,
+            "documents": DOCUMENTS,
+            "shape": SHAPE,
+            "pretraining": asdict(PRETRAINING),
+            "dictionaries": {"sites": SITES, "widths": WIDTHS, "k": K, "tokens": DICTIONARY_TOKENS},
+            "versions": versions(),
+            "bytes": sum(p.stat().st_size for p in files),
+            "sha256": {str(p.relative_to(HOME)): sha256(p) for p in files},
+        },
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Make everything that is missing; `--fresh` makes all of it again."""
+    if "--fresh" in arguments:
+        for path in (HOME, WORK):
+            shutil.rmtree(path, ignore_errors=True)
+    make_model()
+    make_text()
+    model = load_model("almanac")
+    corpus = make_corpus()
+    documents = [np.asarray(corpus[i]).tolist() for i in range(min(DICTIONARY_DOCUMENTS, len(corpus)))]
+    make_dictionaries(model, documents)
+    make_labels(model)
+    write_record()
+    print(
+        json.dumps(
+            {
+                "made": str(HOME),
+                "megabytes": round(sum(p.stat().st_size for p in HOME.rglob("*") if p.is_file()) / 1e6, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
