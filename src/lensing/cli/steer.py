@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -12,20 +13,25 @@ from lensing.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+UNRELATED = 16  # documents of the dictionary's own sample that the side effect is measured on
+
 
 def steer(
     prompt: str,
     /,
     *,
     dictionary: str,
-    latent: int,
+    latent: int | None = None,
     strength: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
     unit: Literal["max", "raw", "norm"] = "max",
     mode: Literal["add", "clamp", "scale", "ablate"] = "add",
     at: str = "all",
+    watch: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    contrast: tuple[Path, Path] | None = None,
     model: str | None = None,
     new_tokens: int = 32,
     seeds: int = 8,
+    seed: int = 0,
     allow_pickle: bool = False,
     json: bool = False,
 ) -> None:
@@ -38,7 +44,7 @@ def steer(
     dictionary
         A shipped dictionary's id or a folder.
     latent
-        The latent's number in the dictionary.
+        The latent's number in the dictionary; the one that --contrast finds if not given.
     strength
         One or more strengths; 0 0.25 0.5 1 2 4 8 16 if not given.
     unit
@@ -47,32 +53,47 @@ def steer(
         Add to the latent, clamp it to a value, scale it, or ablate it.
     at
         Positions to steer: all, prompt, generated, or a range such as 3:7.
+    watch
+        Words whose probability to come next is shown together (each by its first token).
+    contrast
+        Two files of documents (doubting.txt trusting.txt); their difference of means is shown beside the latent.
     model
         A shipped model, a folder, or a hub id; the dictionary's own model if not given.
     new_tokens
         How many tokens each continuation has.
     seeds
         How many continuations each strength is judged by.
+    seed
+        The first of these seeds, and that of the random directions.
     allow_pickle
         Read weights from a pickle file, which can run code.
     json
         Print the result as JSON.
     """
     where = positions(at)
+    if latent is None and contrast is None:
+        raise UsageError("There is no latent to steer. Give --latent N, or --contrast A.txt B.txt to find one.")
     import lensing as ln
-    from lensing.causal.steer import dose_response
-    from lensing.dictionary.load import check_fits
+    from lensing.causal.dose import dose_response
+    from lensing.data.text import read_documents
+    from lensing.evaluation.contrast import contrast as contrast_texts
     from lensing.registry import shipped_models
 
+    texts = [read_documents(path) for path in contrast or ()]
     chosen = ln.load_dictionary(dictionary, allow_pickle=allow_pickle)
     if model is None and chosen.model_name not in shipped_models():
         raise UsageError(f"{dictionary} was trained on {chosen.model_name}, which is not shipped. Give --model FOLDER.")
-    loaded = ln.load_model(model or chosen.model_name, allow_pickle=allow_pickle)
-    check_fits(chosen, loaded)
-    given = {} if strength is None else {"strengths": tuple(strength)}
+    loaded = ln.load_model(model or str(chosen.model_name), allow_pickle=allow_pickle)
+    found = contrast_texts(loaded, chosen, *texts, seed=seed) if texts else None
+    if latent is None and found is not None:
+        latent = found.best.latent
     result = dose_response(
-        loaded, chosen, prompt, latent, unit=unit, mode=mode, at=where, new_tokens=new_tokens, seeds=seeds, **given
-    )
+        loaded, chosen, int(latent or 0), prompt, strengths=strength, unit=unit, mode=mode, at=where,
+        new_tokens=new_tokens, seeds=seeds, seed=seed,
+        watch={"watched": [int(loaded.encode(w, bos=False).ids[0, 0]) for w in watch]} if watch else None,
+        contrast=None if found is None else found.vector,
+        unrelated=[] if chosen.sample is None else chosen.sample.documents()[:UNRELATED],
+    )  # fmt: skip
 
     def draw(console: Console) -> None:
         from lensing.draw.steer import draw_doses
