@@ -29,7 +29,8 @@ def dictionary(model: Any) -> Dictionary:
     largest = codes.maximum + 0.5
     largest[63] = 0
     sae.statistics = Statistics(
-        corpus="prompt", n=len(h), documents=1, mean=h.mean(0), total_variance=1.0, mean_norm=float(h.norm(dim=1).mean()),
+        corpus="prompt", n=len(h), documents=1, mean=h.mean(0), total_variance=1.0,
+        mean_norm=float(h.norm(dim=1).mean()),
         max_activation=largest, p999=largest, density=(largest > 0).float() * 0.1, fvu=0.5, l0=6.0, dead_share=0.0,
     )  # fmt: skip
     return sae

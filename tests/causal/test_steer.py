@@ -33,8 +33,12 @@ def test_add_writes_strength_times_maximum_times_the_direction(model, dictionary
 
 @pytest.mark.parametrize(
     ("unit", "size"),
-    [("raw", lambda d, i: 1.0), ("norm", lambda d, i: d.statistics.mean_norm), ("max", lambda d, i: d.statistics.max_activation[i])],
-)  # fmt: skip
+    [
+        ("raw", lambda d, i: 1.0),
+        ("norm", lambda d, i: d.statistics.mean_norm),
+        ("max", lambda d, i: d.statistics.max_activation[i]),
+    ],
+)
 def test_units(model, dictionary, latent, unit, size):
     h = captured(model, dictionary.site)
     steered = captured(model, dictionary.site, steer(dictionary, latent, 0.5, unit))

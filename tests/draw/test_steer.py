@@ -80,7 +80,7 @@ def test_several_watched_lists_still_fit(three):
     many = tuple(
         dose(d.strength, 0.5, "calm", watched={"doubt": 0.1, "trust": 0.2, "neither of the two": 0.7}) for d in three
     )
-    watch = {name: ("one", "two") for name in ("doubt", "trust", "neither of the two")}
+    watch = dict.fromkeys(("doubt", "trust", "neither of the two"), ("one", "two"))
     text = drawn(response(many, watch=watch))
     assert max(map(len, text.splitlines())) <= 100
     assert "P(trust)" in text

@@ -14,7 +14,6 @@ from lensing.dictionary.configs import TopK
 from lensing.errors import UsageError
 from lensing.evaluation.contrast import contrast, gather, ranked
 from lensing.measure.auroc import auroc, score_latents
-from lensing.model.edit import Apply
 
 SITE = "resid_post.1"
 PLANTED = 11
@@ -34,36 +33,14 @@ def dictionary(model: Any) -> Dictionary:
     return sae
 
 
-def planted(model: Any, dictionary: Dictionary, share: float = 1.0) -> Apply:
-    """An edit that writes a latent's direction wherever the text began with token 5."""
-
-    def write(h: torch.Tensor) -> torch.Tensor:
-        return h + 40 * marked[:, None, None] * dictionary.W_dec[PLANTED]
-
-    marked = torch.zeros(0)
-    encode = model.encode
-
-    def watch(ids: Any) -> None:
-        nonlocal marked
-        marked = (encode(ids).ids[:, 1] == 5).float()
-
-    edit = Apply(SITE, write)
-    edit.watch = watch  # type: ignore[attr-defined]
-    return edit
-
-
 def test_a_planted_latent_is_found_and_chance_is_a_half(model, dictionary, monkeypatch):
-    a, b = ([[5, *t] for t in texts(24, 0)], [[6, *t] for t in texts(24, 1)])
-    edit = planted(model, dictionary)
-    run = type(model).run_with_cache
+    def planted(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """One row a document: noise, and in the first 24 documents a latent's direction."""
+        noise = torch.randn(48, model.d_model, generator=torch.Generator().manual_seed(0))
+        return noise + 40 * (torch.arange(48) < 24)[:, None] * dictionary.W_dec[PLANTED], torch.arange(48)
 
-    def watched(self: Any, prompt: Any, **options: Any) -> Any:
-        edit.watch(prompt)
-        return run(self, prompt, **options)
-
-    monkeypatch.setattr(type(model), "run_with_cache", watched)
-    with model.edit(edit):
-        found = contrast(model, dictionary, a, b, seed=3)
+    monkeypatch.setattr("lensing.evaluation.contrast.gather", planted)
+    found = contrast(model, dictionary, texts(24, 0), texts(24, 1), seed=3)
     assert found.best.latent == PLANTED
     assert (found.best.auroc_chosen_on, found.best.auroc, found.best.average_precision) == (1.0, 1.0, 1.0)
     assert (found.means.auroc, found.means.average_precision) == (1.0, 1.0)
@@ -121,7 +98,7 @@ def test_the_seed_decides_the_split(model, dictionary):
         ({"texts_a": [[5]]}, r"1 and 4 texts cannot be split into halves. Give two or more of both."),
         ({"at": "first"}, r"There are no positions 'first'. Give 'last', 'all' or a function"),
         ({"at": lambda ids: [99]}, r"There is no position 99 in a text of \d+ tokens"),
-        ({"at": lambda ids: []}, r"No token counts in one half of one list of texts"),
+        ({"at": lambda ids: []}, r"No token counts in half of one list of texts"),
     ],
 )
 def test_what_cannot_be_contrasted_is_refused(model, dictionary, given, text):

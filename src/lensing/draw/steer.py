@@ -31,11 +31,11 @@ def draw_doses(doses: Any, console: Console) -> None:
     )
     for name, words in doses.watch.items():
         console.print(Text(f"  P({name}): {', '.join(words)}", style="dim"))
-    console.print(_main(doses))
+    console.print(_main(doses, console.width))
     console.print(
         Text(
             f"cost: nats a token over the unsteered model, strained from {doses.warning:g}, babble from "
-            f"{doses.babble:g}; side: KL on unrelated text",
+            f"{doses.babble:g}; side: KL on other texts",
             style="dim",
         )
     )
@@ -56,31 +56,43 @@ def draw_doses(doses: Any, console: Console) -> None:
         console.print(Padding(Text(f"left out: {sentence}", style="dim"), (0, 0, 0, 2)))
 
 
-def _main(doses: Any) -> Table:
+def _main(doses: Any, width: int) -> Table:
+    """The latent's table; the next words get the columns that the numbers leave."""
     shown = doses.doses
-    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    table.add_column("strength", justify="right")
-    table.add_column("|Δh|/|h|", justify="right")
-    for name in doses.watch:
-        table.add_column(f"P({name})", justify="right", max_width=16, overflow="ellipsis", no_wrap=True)
-    table.add_column("next words", ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column("cost ± se", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
     side = any(dose.side_effect is not None for dose in shown)
     impossible = any(dose.impossible is not None for dose in shown)
-    if side:
-        table.add_column("side", justify="right")
-    if impossible:
-        table.add_column("impossible", justify="right")
+    heads = ["strength", "|Δh|/|h|", *(_short(f"P({name})", 14) for name in doses.watch)]
+    tails = ["cost ± se", "", *(["side"] if side else []), *(["impossible"] if impossible else [])]
+    rows = []
     for dose in shown:
-        row = [_strength(dose.strength), f"{dose.share_of_norm:.2f}"]
-        row += [f"{dose.watched[name]:.3f}" for name in doses.watch]
-        words = "  ".join(f"{guess.word} {guess.p:.2f}" for guess in dose.table[:WORDS])
-        colour = COLOURS[dose.verdict]
-        cells: list[str | Text] = [*row, words, Text(_cost(dose), style=colour), Text(dose.verdict, style=colour)]
-        cells += [_maybe(dose.side_effect, "{:.3f}")] if side else []
-        cells += [_maybe(dose.impossible, "{:.0%}")] if impossible else []
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+        front = [
+            _strength(dose.strength),
+            f"{dose.share_of_norm:.2f}",
+            *(f"{dose.watched[n]:.3f}" for n in doses.watch),
+        ]
+        back = [_cost(dose), dose.verdict]
+        back += [_maybe(dose.side_effect, "{:.3f}")] if side else []
+        back += [_maybe(dose.impossible, "{:.0%}")] if impossible else []
+        rows.append(
+            (front, "  ".join(f"{guess.word} {guess.p:.2f}" for guess in dose.table[:WORDS]), back, dose.verdict)
+        )
+    taken = sum(2 + max(map(len, column)) for column in zip(heads, *(r[0] for r in rows), strict=True))
+    taken += sum(2 + max(map(len, column)) for column in zip(tails, *(r[2] for r in rows), strict=True))
+    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
+    for head in heads:
+        table.add_column(Text(head), justify="right", no_wrap=True)
+    table.add_column("next words", width=max(width - taken - 2, 12), no_wrap=True)
+    for head in tails:
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    for front, words, back, verdict in rows:
+        colour = COLOURS[verdict]
+        table.add_row(
+            *map(Text, front),
+            Text(words),
+            Text(back[0], style=colour),
+            Text(back[1], style=colour),
+            *map(Text, back[2:]),
+        )
     return table
 
 
@@ -100,6 +112,10 @@ def _directions(doses: Any) -> Table:
             cells.append(Text.assemble(f"{seen} ", (f"{one.coherence_cost:+6.2f}", COLOURS[one.verdict])))
         table.add_row(*cells)
     return table
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _strength(value: float) -> str:

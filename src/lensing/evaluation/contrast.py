@@ -112,14 +112,15 @@ def contrast(
     is_a = torch.arange(len(texts_a) + len(texts_b)) < len(texts_a)  # by document
     draw = torch.Generator().manual_seed(seed)
     choosing = _half(len(texts_a), len(texts_b), draw)
+    for side in (is_a, ~is_a):
+        for half in (choosing, ~choosing):
+            if not bool((side & half)[document].any()):
+                raise UsageError("No token counts in half of one list of texts. Give more texts, or other positions.")
     codes = dictionary.encode(h.to(dictionary.W_dec.device))
     halves = [_Half(h, codes, document, chosen) for chosen in (choosing, ~choosing)]
     # Row 0 holds the true labels; in the others they are shuffled within each half, whose counts thereby stay.
     labels = torch.stack([is_a, *(_shuffled(is_a, choosing, draw) for _ in range(shuffles))])
     choose, score = (labels[:, half.document] for half in halves)
-    for side in (choose[0], score[0]):
-        if not side.any() or side.all():
-            raise UsageError("No token counts in one half of one list of texts. Give more texts, or other positions.")
     # A shuffle can leave a half with rows of one kind only (documents without rows); it ranks nothing.
     usable = [i for i in range(1, len(labels)) if all(0 < int(s[i].sum()) < s.shape[1] for s in (choose, score))]
     areas = ranked(halves[0].codes, choose)
