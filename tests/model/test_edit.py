@@ -211,3 +211,11 @@ def test_edits_keep_the_number_format(make_hf):
     with model.edit(Apply("resid_post.1", lambda h: h.double() + 1)):
         logits, cache = model.run_with_cache([1, 4, 5], sites="resid_post.1")
     assert cache["resid_post.1"].dtype == logits.dtype == torch.bfloat16
+
+
+def test_a_model_is_not_run_from_inside_its_own_edit(model):
+    plain = model.logits(TEXT)
+    edit = Apply("resid_post.1", lambda h: h + model.logits(TEXT).mean())
+    with model.edit(edit), pytest.raises(UsageError, match="cannot be run from inside one of its own edits"):
+        model.logits(TEXT)
+    assert torch.equal(model.logits(TEXT), plain)

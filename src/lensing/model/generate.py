@@ -58,7 +58,9 @@ def generate(
     tokens = model.encode(prompt)
     batch, start = tokens.ids.shape
     _check(model, tokens, max_new_tokens, temperature)
-    noise = _noise(seed, batch, max_new_tokens).to(model.device) if temperature > 0 else None
+    # MPS has no float64; elsewhere the sum over a large vocabulary keeps its rare words.
+    wide = torch.float32 if model.device.type == "mps" else torch.float64
+    noise = _noise(seed, batch, max_new_tokens).to(wide).to(model.device) if temperature > 0 else None
     stops = torch.tensor(sorted(set(model.eos_ids if stop_ids is None else stop_ids)), device=model.device)
     wanted = [model._place(s) for s in model.resolve_all(sites)]
     edits = model._placed_edits()
@@ -74,7 +76,7 @@ def generate(
     kept: list[Tensor] = []
     pieces: dict[str, list[Tensor]] = {site.name: [] for site, _ in wanted}
     past = _new_past(model) if cache else None
-    with model._lock, torch.no_grad(), taps:
+    with model._alone(), torch.no_grad(), taps:
         for step in range(max_new_tokens):
             positions = torch.arange(ids.shape[1] - chunk.shape[1], ids.shape[1], device=model.device)
             taps.at = EditContext(positions, start, tokens.lengths, chunk_special)
@@ -127,10 +129,8 @@ def _choose(logits: Float[Tensor, "batch vocab"], temperature: float, noise: Ten
         best = logits == logits.amax(-1, keepdim=True)
         new = torch.where(best, ids, logits.shape[-1] - 1).amin(-1)
     else:
-        # MPS has no float64; elsewhere the sum over a large vocabulary keeps its rare words.
-        wide = torch.float32 if logits.device.type == "mps" else torch.float64
-        total = (logp.to(wide) / temperature).softmax(-1).cumsum(-1)
-        point = noise.to(wide)[:, None] * total[:, -1:]
+        total = (logp.to(noise.dtype) / temperature).softmax(-1).cumsum(-1)
+        point = noise[:, None] * total[:, -1:]
         new = torch.searchsorted(total, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     return new, logp.gather(-1, new[:, None])[:, 0]
 

@@ -119,6 +119,8 @@ class Model:
         # Hooks sit on modules, which threads share: one forward at a time. Edits belong to the thread that made them.
         self._lock = threading.RLock()
         self._local = threading.local()
+        self._busy = False
+        self.adapter.verdicts()
 
     def __repr__(self) -> str:
         return (
@@ -202,15 +204,13 @@ class Model:
 
     def _sites(self) -> list[Site]:
         if self._available is None:
-            with self._lock:
-                self._available = list(self.adapter.available())
+            self._available = list(self.adapter.available())
         return self._available
 
     def _place(self, site: SiteName) -> tuple[Site, Place]:
         if site not in self._known:
-            with self._lock:
-                resolved = self.resolve(site)
-                self._known[site] = (resolved, self.adapter.place(resolved))
+            resolved = self.resolve(site)
+            self._known[site] = (resolved, self.adapter.place(resolved))
         return self._known[site]
 
     # runs -----------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Model:
         positions = torch.arange(tokens.ids.shape[1], device=tokens.ids.device)
         taps.at = EditContext(positions, tokens.ids.shape[1], tokens.lengths, tokens.special)
         logits = None
-        with self._lock, torch.set_grad_enabled(grad), taps, contextlib.suppress(Stop):
+        with self._alone(), torch.set_grad_enabled(grad), taps, contextlib.suppress(Stop):
             # No attention mask: padding stands on the right, where no real token looks.
             logits = self.hf(input_ids=tokens.ids, use_cache=False).logits
         missing = [site.name for site, _ in wanted if site.name not in taps.values]
@@ -310,6 +310,18 @@ class Model:
             yield self
         finally:
             self._local.edits = before
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the model for one forward pass, or one generation."""
+        with self._lock:
+            if self._busy:
+                raise UsageError("The model cannot be run from inside one of its own edits. Run it before.")
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
 
     def _placed_edits(self) -> list[tuple[Site, Place, Edit]]:
         return getattr(self._local, "edits", [])
