@@ -34,8 +34,9 @@ def draw_doses(doses: Any, console: Console) -> None:
     console.print(_main(doses, console.width))
     console.print(
         Text(
-            f"cost: nats a token over the unsteered model, strained from {doses.warning:g}, babble from "
-            f"{doses.babble:g}; side: KL on other texts",
+            "share: length of the change over the mean length there; cost: nats a token more than unsteered text,\n"
+            f"strained from {doses.warning:g}, babble from {doses.babble:g}; side: KL in nats on other texts; imposs.: "
+            "words that cannot be",
             style="dim",
         )
     )
@@ -61,8 +62,8 @@ def _main(doses: Any, width: int) -> Table:
     shown = doses.doses
     side = any(dose.side_effect is not None for dose in shown)
     impossible = any(dose.impossible is not None for dose in shown)
-    heads = ["strength", "|Δh|/|h|", *(_short(f"P({name})", 14) for name in doses.watch)]
-    tails = ["cost ± se", "", *(["side"] if side else []), *(["impossible"] if impossible else [])]
+    heads = ["strength", "share", *(_short(f"P({name})", 14) for name in doses.watch)]
+    tails = ["cost ± se", "", *(["side"] if side else []), *(["imposs."] if impossible else [])]
     rows = []
     for dose in shown:
         front = [
@@ -74,7 +75,7 @@ def _main(doses: Any, width: int) -> Table:
         back += [_maybe(dose.side_effect, "{:.3f}")] if side else []
         back += [_maybe(dose.impossible, "{:.0%}")] if impossible else []
         rows.append(
-            (front, "  ".join(f"{guess.word} {guess.p:.2f}" for guess in dose.table[:WORDS]), back, dose.verdict)
+            (front, "  ".join(f"{guess.word} {_p(guess.p)}" for guess in dose.table[:WORDS]), back, dose.verdict)
         )
     taken = sum(2 + max(map(len, column)) for column in zip(heads, *(r[0] for r in rows), strict=True))
     taken += sum(2 + max(map(len, column)) for column in zip(tails, *(r[2] for r in rows), strict=True))
@@ -124,6 +125,11 @@ def _strength(value: float) -> str:
 
 def _cost(dose: Any) -> str:
     return f"{dose.coherence_cost:+.2f} ± {dose.se:.2f}" if dose.se == dose.se else f"{dose.coherence_cost:+.2f}"
+
+
+def _p(value: float) -> str:
+    text = f"{value:.2f}"
+    return text.removeprefix("0")
 
 
 def _maybe(value: float | None, form: str) -> str:
