@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import lensing as ln
+from lensing.data.rows import TensorRows
 from lensing.dictionary.load import load_dictionary
 from lensing.errors import FileFormatError, Interrupted, LensingError, SiteError, TrainingError, UsageError
 from lensing.training.loop import CHECKPOINT, Job, read_checkpoint, train, train_many
-from lensing.training.step import StepReport
+from lensing.training.step import StepReport, Trainer
 
 CONFIGS = [ln.TopK(width=64, k=4, dead_after_tokens=600), ln.BatchTopK(width=64, k=4, dead_after_tokens=600)]
 
@@ -180,8 +181,6 @@ def test_what_is_not_finite_stops_training(rows: torch.Tensor) -> None:
             if report.step == 7:
                 source.tensors["rows"][:] = float("inf")
 
-    from lensing.data.rows import TensorRows
-
     source = TensorRows(rows.clone())
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step 7"):
         _train(source, CONFIGS[0], callback=Poison())
@@ -207,11 +206,20 @@ def test_numbers_are_those_of_the_rounded_weights(rows: torch.Tensor, tmp_path: 
     assert (tmp_path / "weights.safetensors").stat().st_size < 3 * 64 * 16 * 2 + 2000
 
 
-def test_unused_latents_are_revived(rows: torch.Tensor) -> None:
-    config = {"width": 256, "k": 4, "dead_after_tokens": 600}
-    with_aux = _train(rows, ln.TopK(**config, k_aux=64, aux_coef=1 / 4), tokens=40_000).report.silent_share
-    without = _train(rows, ln.TopK(**config, k_aux=0), tokens=40_000).report.silent_share
-    assert with_aux < without - 0.05
+@pytest.mark.parametrize(("k_aux", "alive"), [(None, True), (0, False)])
+def test_dead_latents_are_revived_by_aux_alone(k_aux: int | None, alive: bool, rows: torch.Tensor) -> None:
+    config = ln.TopK(width=48, k=4, k_aux=k_aux, aux_coef=1 / 4, dead_after_tokens=600)
+    trainer = Trainer(config, 16, steps=300, batch=200, lr=3e-3, warmup=1, seed=0)
+    trainer.start(rows[:2000])
+    with torch.no_grad():
+        trainer.dictionary.b_enc[:24] = -3.0  # these win no place among the k
+    stream = TensorRows(rows).batches(200)
+    first = [trainer.step(next(stream)["rows"]) for _ in range(10)]
+    for _ in range(290):
+        trainer.step(next(stream)["rows"])
+    assert first[-1].dead >= 20
+    silent = set(trainer.silence.dead().tolist()) & set(range(24))
+    assert (len(silent) < 12) == alive
 
 
 def test_bad_settings_are_refused(rows: torch.Tensor, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ class Dictionary(nn.Module, abc.ABC):
             "id": self.id,
             "dtype": str(dtype).removeprefix("torch."),
             "statistics": self.statistics.facts() if self.statistics else None,
-            "training": self.report.to_json() if self.report is not None else None,
+            "training": self.report.summary() if self.report is not None else None,
         }
         files: dict[str, dict[str, Tensor]] = {"weights": stored}
         if self.statistics is not None:

@@ -190,7 +190,8 @@ class _Run:
         assert self.out is not None
         dictionary = load_dictionary(self.out / name)
         record = json.loads((self.out / name / "config.json").read_text(encoding="utf-8"))
-        dictionary.report = TrainReport(**record["training"])
+        lines = (self.out / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        dictionary.report = TrainReport(**record["training"], history=[json.loads(line) for line in lines])
         return dictionary
 
     def _load(self, path: Path) -> None:

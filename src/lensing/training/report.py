@@ -39,3 +39,7 @@ class TrainReport:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         return asdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """The same without the history, as it stands in the dictionary's config.json."""
+        return {name: value for name, value in asdict(self).items() if name != "history"}
