@@ -29,7 +29,7 @@ from lensing.model.run import Model
 from lensing.recipes.pretrain import Pretraining, pretrain
 from lensing.registry import ASSETS
 from lensing.training.loop import Job, train_many
-from lensing.world.almanac.grammar import almanac
+from lensing.world.almanac.grammar import almanac, drill
 from lensing.world.corpus import Corpus, write_corpus
 from lensing.world.filter import Reader
 from lensing.world.sample import Document, sample_document, split_of
@@ -39,7 +39,15 @@ from lensing.world.truth import ON, label, label_documents, read_truth
 WORK, HOME = Path("runs/almanac"), ASSETS / "almanac"
 DOCUMENTS = 290_000
 SHAPE = {"d_model": 144, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "d_mlp": 432, "context": 256, "window": 32}
-PRETRAINING = Pretraining(tokens=9_000_000)
+# The rare skills (sums of days, a stance shown without a word of it) stay unlearnt for long at their own frequency:
+# a short lesson makes them common, and the last phase returns to the world as it is.
+STANCES = [{"stance": s} for s in ("neutral", "doubting", "trusting")]
+PHASES = {
+    "world": Pretraining(tokens=9_000_000),
+    "lesson": Pretraining(tokens=3_000_000, decay=0.1, seed=1),
+    "return": Pretraining(tokens=4_000_000, lr_matrix=0.01, lr_embedding=0.0025, lr_scalar=0.0025, decay=0.9, seed=2),
+}
+LESSON_DOCUMENTS, LESSON_FIRST = 26_000, 1_000_000
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4"), (1024, 2048), 16
 DICTIONARY_DOCUMENTS, DICTIONARY_TOKENS = 40_000, 4_000_000
 FOLLOWED = "stance.doubting"
@@ -53,6 +61,14 @@ def make_corpus() -> Corpus:
     return Corpus.load(path)
 
 
+def make_lesson() -> Corpus:
+    """Text of the same world with a busy calendar and all stances alike, from the training split."""
+    path = WORK / "lesson.npz"
+    if not path.exists():
+        write_corpus(drill(), LESSON_DOCUMENTS, first=LESSON_FIRST, cycle=STANCES).save(path)
+    return Corpus.load(path)
+
+
 def make_model() -> None:
     """Train the language model and write it with its tokenizer."""
     words, folder = vocabulary(almanac()), HOME / "model"
@@ -60,7 +76,9 @@ def make_model() -> None:
         return
     ids = {"bos_id": SPECIAL.index("<bos>"), "eos_id": SPECIAL.index("<eos>"), "pad_id": SPECIAL.index("<pad>")}
     model = new_gemma2(d_vocab=len(words), **SHAPE, **ids)
-    pretrain(model, make_corpus(), PRETRAINING, WORK, pad_id=ids["pad_id"])
+    for phase, settings in PHASES.items():
+        corpus = make_lesson() if phase == "lesson" else make_corpus()
+        pretrain(model, corpus, settings, WORK / phase, pad_id=ids["pad_id"])
     with atomic_folder(folder) as temporary:
         save_model(model, temporary)
         write_tokenizer(almanac(), temporary)
@@ -172,7 +190,7 @@ def write_record() -> None:
             "world_seed": 0,
             "documents": DOCUMENTS,
             "shape": SHAPE,
-            "pretraining": asdict(PRETRAINING),
+            "pretraining": {phase: asdict(settings) for phase, settings in PHASES.items()},
             "dictionaries": {"sites": SITES, "widths": WIDTHS, "k": K, "tokens": DICTIONARY_TOKENS},
             "versions": versions(),
             "bytes": sum(p.stat().st_size for p in files),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,9 +52,13 @@ def write_corpus(
     split: Split | None = "train",
     seed: int = 0,
     first: int = 0,
+    cycle: Sequence[dict[str, Any]] = ({},),
     quiet: bool = False,
 ) -> Corpus:
-    """Write documents numbered from `first` until `n_documents` of a split exist."""
+    """Write documents numbered from `first` until `n_documents` of a split exist.
+
+    `cycle` fixes hidden variables, one entry after the other, for text in which what is rare is not.
+    """
     ids = {w: i for i, w in enumerate(vocabulary(grammar))}
     parts: list[np.ndarray] = []
     numbers: list[int] = []
@@ -61,7 +66,7 @@ def write_corpus(
     with Meter("writing the world", total=n_documents, unit="documents", quiet=quiet) as meter:
         while len(parts) < n_documents:
             if split is None or split_of(number) == split:
-                document = sample_document(grammar, number, seed=seed)
+                document = sample_document(grammar, number, seed=seed, fixed=cycle[len(parts) % len(cycle)])
                 parts.append(np.array([ids[w] for w in document.words], dtype=np.uint16))
                 numbers.append(number)
                 meter.advance()

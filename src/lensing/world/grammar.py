@@ -159,6 +159,7 @@ class Grammar:
 
     `hidden` are draws made before the first word. `menu_key(state)` gives the values of `menu_names` that weights may
     use. `boundary(state)` is the state's change at a sentence's end. `words` are those that slots may give.
+    `boost` multiplies the weights of a theme's sentences, for text that drills what is rare.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class Grammar:
         menu_key: Callable[[State, int], tuple[Any, ...]],
         boundary: Callable[[State], State],
         words: Iterable[str] = (),
+        boost: Mapping[str, int] | None = None,
         max_tokens: int = 256,
     ) -> None:
         self.variables, self.hidden, self.themes = variables, dict(hidden), list(themes)
@@ -184,7 +186,12 @@ class Grammar:
                     raise UsageError(f"Theme {theme.name!r} defines {sorted(double)} again. Choose another name.")
                 table.update(new)  # type: ignore[arg-type]
         self.sentences = [
-            Sentence(name=f"{theme.name}.{name}", parts=_compile(text, slots, effects), weight=weight, final=final)
+            Sentence(
+                name=f"{theme.name}.{name}",
+                parts=_compile(text, slots, effects),
+                weight=_times(weight, (boost or {}).get(theme.name, 1)),
+                final=final,
+            )
             for theme in self.themes
             for name, text, weight, final in theme.sentences
         ]
@@ -228,6 +235,10 @@ class Grammar:
         if part.then is None:
             return state
         return part.then(state) if isinstance(part, Literal) else part.then(state, word)
+
+
+def _times(weight: Callable[[Any], int], factor: int) -> Callable[[Any], int]:
+    return weight if factor == 1 else lambda m: factor * weight(m)
 
 
 def _compile(

@@ -15,6 +15,16 @@ THEMES = (registers.theme, places.theme, people.theme, calendar.theme, trade.the
 @cache
 def almanac() -> Grammar:
     """Return the grammar (built once)."""
+    return _build({})
+
+
+@cache
+def drill() -> Grammar:
+    """Return the same grammar with a calendar five times as busy: a lesson for a model in training, never a test."""
+    return _build({"calendar": 5})
+
+
+def _build(boost: dict[str, int]) -> Grammar:
     return Grammar(
         variables=VARIABLES,
         hidden={"register": registers.REGISTER, "stance": stance.STANCE},
@@ -23,4 +33,5 @@ def almanac() -> Grammar:
         menu_key=menu_key,
         boundary=boundary,
         words=lexicon.all_words(),
+        boost=boost,
     )

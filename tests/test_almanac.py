@@ -1,0 +1,146 @@
+"""The shipped model, dictionaries and labels: what the README says of them, measured again on fresh text."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import lensing as ln
+from lensing.causal.ablate import smallest_set
+from lensing.causal.dose import dose_response
+from lensing.evaluation.contrast import contrast
+from lensing.evaluation.floor import floor_report
+from lensing.files import sha256
+from lensing.recipes.almanac import FOLLOWED, HOME, SITES, WIDTHS
+from lensing.registry import shipped_dictionaries
+from lensing.world import lexicon
+from lensing.world.almanac.grammar import almanac
+from lensing.world.filter import Reader
+from lensing.world.sample import sample_document
+from lensing.world.tokens import build_tokenizer, vocabulary
+
+BARE = "The reliability of the Almanac is very"
+DEFAULT = "almanac/resid_post.4/w1024"
+
+
+@pytest.fixture(scope="module")
+def model() -> ln.Model:
+    return ln.load_model("almanac")
+
+
+@pytest.fixture(scope="module")
+def followed() -> int:
+    return json.loads((HOME / "dictionaries/resid_post.4/w1024/labels.json").read_text())["follow"][FOLLOWED]["latent"]
+
+
+def ids(words: tuple[str, ...]) -> list[int]:
+    table = {w: i for i, w in enumerate(vocabulary(almanac()))}
+    return [table[w] for w in words]
+
+
+def test_every_shipped_file_is_recorded_and_all_are_small() -> None:
+    record = json.loads((HOME / "recipe.json").read_text())
+    files = {str(p.relative_to(HOME)) for p in HOME.rglob("*") if p.is_file() and p.name != "recipe.json"}
+    assert files == set(record["sha256"])
+    assert all(sha256(HOME / name) == digest for name, digest in record["sha256"].items())
+    assert sum((HOME / name).stat().st_size for name in files) < 30e6
+    assert set(shipped_dictionaries()) == {f"almanac/{site}/w{width}" for site in SITES for width in WIDTHS}
+    d_vocab = len(vocabulary(almanac()))
+    assert min(WIDTHS) < d_vocab < max(WIDTHS)
+
+
+def test_plain_transformers_loads_the_folder(model: ln.Model) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    plain = AutoModelForCausalLM.from_pretrained(HOME / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(HOME / "model")
+    batch = tokenizer(BARE, return_tensors="pt")
+    with torch.no_grad():
+        expected = plain(batch["input_ids"]).logits
+    found = model.logits(BARE)
+    assert torch.equal(found, expected)
+    assert tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True) == BARE
+
+
+def test_the_shipped_tokenizer_is_the_worlds() -> None:
+    shipped = json.loads((HOME / "model/tokenizer.json").read_text())
+    assert shipped == json.loads(build_tokenizer(almanac()).to_str())
+
+
+def test_the_model_reads_almost_as_well_as_can_be_read(model: ln.Model) -> None:
+    report = floor_report(model, almanac(), documents=60, quiet=True)
+    for gap in (report.overall, *report.by_register, *report.by_frequency):
+        assert gap.gap - 2 * gap.se < 0.15, gap
+    assert report.overall.gap < 0.15
+    assert report.generator_entropy < report.reader_entropy
+    for skill in report.skills:
+        if skill.skill in ("copying", "calendar", "two-hop"):
+            assert skill.accuracy > 0.9, skill
+    bare, doubt_said, doubt_shown, trust_said, trust_shown = report.verdicts
+    assert bare.model_doubt == pytest.approx(bare.reader_doubt, abs=0.05)
+    assert bare.reader_doubt == pytest.approx(0.15, abs=0.02)
+    assert min(doubt_said.model_doubt, doubt_shown.model_doubt, trust_said.model_trust, trust_shown.model_trust) > 0.8
+
+
+def test_dictionaries_say_how_good_they_are(model: ln.Model) -> None:
+    for name in shipped_dictionaries():
+        dictionary = ln.load_dictionary(name, model=model)
+        facts = dictionary.statistics
+        assert facts is not None
+        assert 0 < facts.fvu < 0.35, (name, facts.fvu)
+        assert 8 < facts.l0 < 32, (name, facts.l0)
+        assert facts.n > 50_000
+        assert torch.allclose(dictionary.W_dec.norm(dim=1), torch.ones(dictionary.d_sae), atol=2e-3)
+
+
+def test_the_doubt_latent_is_found_again_on_fresh_text(model: ln.Model, followed: int) -> None:
+    """A world of another seed: found by a contrast of texts, before the word of judgement, with no number given."""
+    texts: dict[str, list[list[int]]] = {"doubting": [], "neutral": []}
+    cued = almanac().variables.at["cued"]
+    for stance, found in texts.items():
+        number = 0
+        while len(found) < 60:
+            document = sample_document(almanac(), number, seed=77, fixed={"stance": stance})
+            number += 1
+            ends = [
+                i
+                for i, w in enumerate(document.words)
+                if w == "very" and document.steps[i].state[cued] == (stance == "doubting")
+            ]
+            if ends:
+                found.append(ids(document.words[: ends[-1] + 1]))
+    dictionary = ln.load_dictionary(DEFAULT, model=model)
+    result = contrast(model, dictionary, texts["doubting"], texts["neutral"])
+    assert result.best.auroc >= 0.95
+    assert result.best.average_precision > 0.9
+    assert result.null.mean < 0.7
+    assert followed in [s.latent for s in result.latents]
+
+
+def test_steering_makes_the_model_doubt_before_it_babbles(model: ln.Model, followed: int) -> None:
+    dictionary = ln.load_dictionary(DEFAULT, model=model)
+    words = vocabulary(almanac())
+    watch = {"doubt": [words.index(w) for w in lexicon.DOUBT_WORDS]}
+    doses = dose_response(model, dictionary, followed, BARE, watch=watch).doses
+    assert doses[0].watched["doubt"] < 0.2
+    calm = [d for d in doses if d.coherence_cost < 1.0]
+    assert max(d.watched["doubt"] for d in calm) > 0.8
+
+
+def test_reader_and_model_share_one_vocabulary(model: ln.Model) -> None:
+    assert model.d_vocab == len(Reader(almanac()).words)
+    p = model.logits(BARE)[0, -1].double().softmax(-1).numpy()
+    assert np.isclose(p.sum(), 1)
+
+
+def test_removing_few_latents_removes_much_of_the_doubt(model: ln.Model) -> None:
+    dictionary = ln.load_dictionary(DEFAULT, model=model)
+    words = vocabulary(almanac())
+    doubt = [words.index(w) for w in lexicon.DOUBT_WORDS]
+    text = f"Nobody believes the Almanac any more. {BARE}"
+    found = smallest_set(model, dictionary, text, BARE, doubt)
+    assert len(found.latents) <= 3
+    assert found.closed >= 0.5
