@@ -57,6 +57,17 @@ def test_the_batch_of_all_strengths_is_each_strength_alone(model, dictionary, la
     assert dose.share_of_norm == pytest.approx(length / dictionary.statistics.mean_norm, rel=1e-4)
 
 
+def test_small_batches_change_nothing(model, dictionary, latent, monkeypatch):
+    given = {"watch": {"bird": [14]}, **SHORT}
+    whole = dose_response(model, dictionary, latent, PROMPT, **given)
+    monkeypatch.setattr("lensing.causal.dose.ROWS", 1)
+    parts = dose_response(model, dictionary, latent, PROMPT, **given)
+    for a, b in zip(whole.directions, parts.directions, strict=True):
+        assert [d.text for d in a.doses] == [d.text for d in b.doses]
+        assert [d.coherence_cost for d in a.doses] == pytest.approx([d.coherence_cost for d in b.doses], abs=1e-4)
+        assert [d.watched["bird"] for d in a.doses] == pytest.approx([d.watched["bird"] for d in b.doses], rel=1e-3)
+
+
 def test_side_directions_have_the_latents_length(model, dictionary, latent, doses):
     names = ["latent", "difference of means", "random latent", "random direction"]
     assert [d.name for d in doses.directions] == names

@@ -21,8 +21,11 @@ from lensing.model.tokens import Prompt, Tokens
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 TOP = 10  # next words of each strength
+ROWS, NUMBERS = 256, 1 << 23  # continuations written at once, and numbers in their next-word logits
 
 LATENT, MEANS, RANDOM_LATENT, RANDOM_DIRECTION = "latent", "difference of means", "random latent", "random direction"
+
+Job = tuple[float, Tensor]  # a strength and a direction
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,7 @@ def dose_response(
         seed, _watched(model, watch or {}), tuple(unrelated), impossible,
     )  # fmt: skip
     side, left_out = _side_directions(dictionary, latent, contrast, seed)
-    directions = [bench.measure(LATENT, latent, None)]
-    directions += [bench.measure(name, number, vector) for name, number, vector in side]
+    directions = bench.measure([(LATENT, latent, dictionary.W_dec[latent].detach()), *side])
     if not unrelated:
         left_out.append("side effect: no unrelated texts were given")
     return DoseResponse(
@@ -185,7 +187,6 @@ class _Bench:
         self.strengths, self.draws = strengths, [seed + i for i in range(seeds)]
         # The strength that leaves everything as it is; clamping has none.
         self.still = {"add": 0.0, "ablate": 0.0, "scale": 1.0}.get(mode)
-        self.moving = [s for s in strengths if s != self.still]
         _, cache = model.run_with_cache(prompt, sites=[str(dictionary.site)], stop=True)
         self.h = next(iter(cache.values()))
         rows = self.h[~prompt.special].flatten(1)
@@ -194,39 +195,48 @@ class _Bench:
         self.mean_norm = dictionary.statistics.mean_norm if dictionary.statistics else float(rows.norm(dim=1).mean())
         self.unrelated = model.encode(list(unrelated)) if unrelated else None
         self.clean = model.logits(self.unrelated) if self.unrelated is not None else None
+
+    def edit(self, jobs: Sequence[Job], at: At, times: int = 1) -> Steer:
+        """The edit with `times` rows for each strength of a direction."""
+        strengths = torch.tensor([s for s, _ in jobs]).repeat_interleave(times)
+        along = torch.stack([vector for _, vector in jobs]).repeat_interleave(times, 0)
+        return Steer(self.dictionary, {self.latent: strengths}, unit=self.unit, mode=self.mode, at=at, along=along)
+
+    def measure(self, directions: Sequence[tuple[str, int | None, Tensor]]) -> list[Direction]:
+        """Return all doses of all directions."""
         # Unsteered rows are made once, and stand for the strength that changes nothing in every direction.
-        self.plain = self.words(None)[0]
+        plain = self.words(None)[0]
+        jobs = [(s, vector) for _, _, vector in directions for s in self.strengths if s != self.still]
+        words = iter(self.words(jobs))
+        found = []
+        for name, number, vector in directions:
+            doses = []
+            for s in self.strengths:
+                said = plain if s == self.still else next(words)
+                cost = compare(said.nats, plain.nats)
+                doses.append(
+                    Dose(
+                        strength=s, share_of_norm=self.share((s, vector)), table=said.table, watched=said.watched,
+                        text=said.text, coherence_cost=cost.cost, se=cost.se, verdict=cost.verdict,
+                        side_effect=self.spill((s, vector)), impossible=said.impossible,
+                    )
+                )  # fmt: skip
+            found.append(Direction(name, number, tuple(doses)))
+        return found
 
-    def edit(self, strengths: Sequence[float], vector: Tensor | None, at: At) -> Steer:
-        """The edit with one row a strength."""
-        return Steer(
-            self.dictionary, {self.latent: torch.tensor(strengths)}, unit=self.unit, mode=self.mode, at=at, along=vector
-        )
+    def words(self, jobs: Sequence[Job] | None) -> list[_Words]:
+        """Return next words and continuations of many strengths and directions, or without steering (None)."""
+        if jobs is None:
+            return self.batch(None)
+        step = max(min(ROWS, NUMBERS // self.model.d_vocab) // len(self.draws), 1)
+        return [words for first in range(0, len(jobs), step) for words in self.batch(jobs[first : first + step])]
 
-    def measure(self, name: str, number: int | None, vector: Tensor | None) -> Direction:
-        """Return all doses of one direction; `vector` None is the latent's own."""
-        words = dict(zip(self.moving, self.words(self.moving, vector), strict=True)) if self.moving else {}
-        doses = []
-        for s in self.strengths:
-            found = words.get(s, self.plain)
-            cost = compare(found.nats, self.plain.nats)
-            doses.append(
-                Dose(
-                    strength=s, share_of_norm=self.share(s), table=found.table, watched=found.watched, text=found.text,
-                    coherence_cost=cost.cost, se=cost.se, verdict=cost.verdict, side_effect=self.spill(s, vector),
-                    impossible=found.impossible,
-                )
-            )  # fmt: skip
-        return Direction(name, number, tuple(doses))
-
-    def words(self, strengths: Sequence[float] | None, vector: Tensor | None = None) -> list[_Words]:
-        """Return next words and continuations of all strengths, or without steering (None), in one batch."""
+    def batch(self, jobs: Sequence[Job] | None) -> list[_Words]:
+        """One forward pass and one generation for all jobs."""
         k = len(self.draws)
-        n, one, many = 1, [], []
-        if strengths is not None:
-            n = len(strengths)
-            one = [self.edit(strengths, vector, self.at)]
-            many = [self.edit([s for s in strengths for _ in self.draws], vector, self.at)]
+        n = 1 if jobs is None else len(jobs)
+        one = [] if jobs is None else [self.edit(jobs, self.at)]
+        many = [] if jobs is None else [self.edit(jobs, self.at, k)]
         with self.model.edit(*one):
             p = self.model.logits(repeat(self.prompt, n))[:, -1].double().softmax(-1)
         with self.model.edit(*many):
@@ -258,18 +268,18 @@ class _Bench:
         shares = [self.impossible(prompt, row[real].tolist()) for row, real in zip(ids, mask, strict=True)]
         return sum(shares) / len(shares)
 
-    def share(self, strength: float) -> float:
-        """Return |delta h| / mean |h| of one strength over the prompt's words; every direction has the same length."""
-        amount = self.edit([strength], None, self.at).amounts(self.h)[..., 0].abs()[~self.prompt.special].mean()
+    def share(self, job: Job) -> float:
+        """Return |delta h| / mean |h| over the prompt's words; every direction has the latent's length."""
+        amount = self.edit([job], self.at).amounts(self.h)[..., 0].abs()[~self.prompt.special].mean()
         return float(amount * self.dictionary.W_dec[self.latent].norm()) / self.mean_norm
 
-    def spill(self, strength: float, vector: Tensor | None) -> float | None:
-        """Return the side effect of one strength on the unrelated texts."""
+    def spill(self, job: Job) -> float | None:
+        """Return the side effect on the unrelated texts."""
         if self.unrelated is None:
             return None
-        if strength == self.still:
+        if job[0] == self.still:
             return 0.0
-        edit = self.edit([strength] * len(self.unrelated.ids), vector, "all")
+        edit = self.edit([job], "all", len(self.unrelated.ids))
         return side_effect(self.model, edit, self.unrelated, clean=self.clean).kl
 
 
