@@ -1,0 +1,50 @@
+"""What ships beside the model: labelled text to look for contexts in, and what is known of each latent."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from lensing.errors import FileFormatError
+from lensing.registry import ASSETS, shipped_dictionaries
+from lensing.world.truth import Labelled
+
+
+@cache
+def shipped_text(model_name: str) -> Labelled | None:
+    """Return the labelled text that ships with a model, None where there is none."""
+    path = ASSETS / model_name / "text.npz"
+    if "/" in model_name or not path.is_file():
+        return None
+    try:
+        return Labelled.load(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise FileFormatError(f"{path} is truncated or corrupt: {error}. Install the package again.") from error
+
+
+def shipped_labels(dictionary: Any) -> dict[str, Any] | None:
+    """Return the labels that ship beside a dictionary, None for one that does not ship (or has none)."""
+    folder = shipped_dictionaries().get(str(dictionary.id))
+    if folder is None or not (folder / "labels.json").is_file() or dictionary.statistics is None:
+        return None
+    try:
+        # one that somebody trained under a shipped one's id has other statistics, and these labels are not its own
+        if json.loads((folder / "config.json").read_text("utf-8"))["statistics"] != dictionary.statistics.facts():
+            return None
+        return json.loads((folder / "labels.json").read_text("utf-8"))
+    except (ValueError, KeyError) as error:
+        raise FileFormatError(f"{folder / 'labels.json'} is corrupt: {error}. Install the package again.") from error
+
+
+def some_documents(text: Labelled, tokens: int) -> tuple[list[list[int]], np.ndarray]:
+    """Return documents spread evenly over a text, of about `tokens` tokens, and the place of each of their tokens."""
+    lengths = np.diff(text.starts)
+    share = min(tokens / max(int(lengths.sum()), 1), 1.0)
+    # a document is taken whenever the running share passes a whole number
+    steps = np.floor(np.arange(1, len(lengths) + 1) * share + 1e-9)
+    chosen = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
+    spans = [np.arange(text.starts[i], text.starts[i + 1]) for i in chosen]
+    return [text.ids[span].tolist() for span in spans], np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
