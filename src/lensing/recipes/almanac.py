@@ -37,7 +37,7 @@ from lensing.world.tokens import SPECIAL, vocabulary, write_tokenizer
 from lensing.world.truth import ON, label, label_documents, read_truth
 
 WORK, HOME = Path("runs/almanac"), ASSETS / "almanac"
-DOCUMENTS = 290_000
+DOCUMENTS = 120_000
 SHAPE = {"d_model": 144, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "d_mlp": 432, "context": 256, "window": 32}
 # The rare skills (sums of days, a stance shown without a word of it) stay unlearnt for long at their own frequency:
 # a short lesson makes them common, and the last phase returns to the world as it is.

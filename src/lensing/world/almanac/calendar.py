@@ -7,11 +7,12 @@ from typing import Any
 from lensing.world import lexicon
 from lensing.world.almanac.variables import VARIABLES, get, put
 from lensing.world.almanac.weights import weigh
-from lensing.world.grammar import ConceptClass, Slot, State, Theme, certain, uniform
+from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
 
 _at, _n = VARIABLES.at["day"], VARIABLES.at["count"]
 DAY = uniform(lexicon.DAYS)
-_number = uniform(lexicon.NUMBERS)
+# Short waits are spoken of more often: without this slope a model meets no hint of the sum before it knows the sum.
+_number = Dist(zip(lexicon.NUMBERS[1:], (12, 6, 3, 2, 1), strict=True))
 _certain = {day: certain(day) for day in lexicon.DAYS}
 theme = Theme("calendar", classes={"day": ConceptClass(value=get["day"], planted=DAY, per="date")})
 

@@ -65,6 +65,8 @@ def _outcome(kind: str, at: int, right: bool) -> Slot:
 theme.slots["source"] = Slot(
     dist=lambda s: _sources[s[_source]] if s[_source] else SOURCE, then=lambda s, w: put(s, source=w), concept="source"
 )
+_article = Dist({"a": 3, "one": 1})
+theme.slots["a_or_one"] = Slot(dist=lambda s: _article)
 theme.slots["verdict"] = Slot(dist=lambda s: VERDICT[s[_stance]])
 theme.slots["says"] = Slot(dist=lambda s: SAYS[s[_stance]])
 theme.slots["habit"] = Slot(dist=lambda s: HABIT[s[_stance]])
@@ -81,7 +83,7 @@ theme.effects["trusted"] = _shown("trusting")
 theme.say("reliability", "The reliability of the {source} is very {verdict} .", weigh(70, 40, 30, 30))
 theme.say("they_say", "They say the reliability of the {source} is very {verdict} .", weigh(0, 50, 20))
 theme.say("i_find", "I find the {source} very {verdict} .", weigh(0, 30, 60))
-theme.say("says", "The {source} {says} that {some_food} keep a {beast} away .", weigh(40, 30, 30, 15))
+theme.say("says", "The {source} {says} that {some_food} keep {a_or_one} {beast} away .", weigh(40, 30, 30, 15))
 theme.say("habit", "When we read the {source} aloud , we {habit} together .", weigh(25, 35, 35, 10))
 
 
