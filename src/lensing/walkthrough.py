@@ -376,9 +376,9 @@ def _guesses(model: Model, logits: Tensor) -> tuple[Guess, ...]:
 
 def _watch(model: Model, known: dict[str, Any], clean: Tensor) -> dict[str, list[int]]:
     """Words of doubt and trust on the invented world; elsewhere the likeliest next words before steering."""
-    if model.name in shipped_models() and model.tokenizer is not None and known:
-        lists = {"doubt": DOUBT_WORDS, "trust": TRUST_WORDS}
-        return {n: [int(model.encode(w, bos=False).ids[0, 0]) for w in words] for n, words in lists.items()}
+    if known and model.name in shipped_models():
+        names = {"doubt": DOUBT_WORDS, "trust": TRUST_WORDS}
+        return {name: model.encode(" ".join(words), bos=False).ids[0].tolist() for name, words in names.items()}
     n = min(5, len(clean))
     return {f"likeliest {n}": clean.topk(n).indices.tolist()}
 

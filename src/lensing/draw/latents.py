@@ -25,8 +25,8 @@ def one_neuron(b: Any, console: Console) -> None:
     say(
         console,
         f"Neuron {n.index} of {n.site} is the strongest at the last token ({n.value:+.2f}). Where else is it strong, "
-        f"both ways, in {b.text_tokens:,} tokens of {b.text}? (An entry of the MLP's hidden layer, not a coordinate of the "
-        "residual stream.)",
+        f"both ways, in {b.text_tokens:,} tokens of {b.text}? (An entry of the MLP's hidden layer, not a "
+        "coordinate of the residual stream.)",
     )
     for contexts in (n.top, n.bottom):
         for line in context_lines(contexts, console):

@@ -126,8 +126,8 @@ def _steering(b: Any, console: Console) -> None:
     say(
         console,
         f"Latent {s.latent}'s direction added at every token, 1 = its largest activation ({s.unit_size:.3g}). Cost: "
-        f"nats a token over the unsteered model ({s.seeds} texts of {s.new_tokens} tokens); strained from {s.warning:g}, "
-        f"babble from {s.babble:g}. Side: KL on other text.",
+        f"nats a token over the unsteered model ({s.seeds} texts of {s.new_tokens} tokens); strained from "
+        f"{s.warning:g}, babble from {s.babble:g}. Side: KL on other text.",
     )
     grid = table("strength", "|Δh|/|h|", *(f"P({n})" for n in s.watch), "next words", "cost ± se", "", "side",
                  right=(0, 1, *range(2, 2 + len(s.watch)), 3 + len(s.watch), 5 + len(s.watch)))  # fmt: skip
