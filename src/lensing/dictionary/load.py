@@ -99,7 +99,8 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
         if record["statistics"] is not None:
             arrays = read_tensors(folder / "statistics.safetensors", TENSORS)
             facts: dict[str, Any] = {name: record["statistics"][name] for name in FACTS}
-            dictionary.statistics = Statistics(**(facts | arrays))
+            facts.update(arrays)
+            dictionary.statistics = Statistics(**facts)
         if (folder / "sample.safetensors").exists():
             dictionary.sample = Sample(**read_tensors(folder / "sample.safetensors", ("ids", "offsets")))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
