@@ -65,8 +65,8 @@ def main() -> int:
             if architecture == "topk":
                 missed |= ratios[0] > 1.05 or ratios[1] < 0.95
             print(
-                f"{architecture:10} {width:5} {mean['fvu']:7.4f} {ratios[0]:6.3f} {mean['found']:7.1f} {ratios[1]:6.3f} "
-                f"{mean['l0']:6.2f} {mean['silent']:7.3f} {mean['seconds']:6.1f}",
+                f"{architecture:10} {width:5} {mean['fvu']:7.4f} {ratios[0]:6.3f} {mean['found']:7.1f} {ratios[1]:6.3f}"
+                f" {mean['l0']:6.2f} {mean['silent']:7.3f} {mean['seconds']:6.1f}",
                 flush=True,
             )
             rows.append({"architecture": architecture, "width": width, **mean, "runs": runs})
