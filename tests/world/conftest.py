@@ -50,7 +50,9 @@ def enumerate_documents(grammar: Grammar) -> Iterator[tuple[tuple[str, ...], flo
         for sentence in menu.values:
             yield from parts(words, p * menu.p(sentence), state, seen, sentence, 0)
 
-    def parts(words: tuple[str, ...], p: float, state: State, seen: list[State], sentence: Any, i: int) -> Iterator[Any]:
+    def parts(
+        words: tuple[str, ...], p: float, state: State, seen: list[State], sentence: Any, i: int
+    ) -> Iterator[Any]:
         if i == len(sentence.parts):
             if sentence.final:
                 yield words, p, seen
@@ -59,7 +61,11 @@ def enumerate_documents(grammar: Grammar) -> Iterator[tuple[tuple[str, ...], flo
                 yield from sentences(words, p, state, [*seen[:-1], state])
             return
         part = sentence.parts[i]
-        options = [(part.word, 1.0)] if isinstance(part, Literal) else [(w, part.dist(state).p(w)) for w in part.dist(state).values]
+        options = (
+            [(part.word, 1.0)]
+            if isinstance(part, Literal)
+            else [(w, part.dist(state).p(w)) for w in part.dist(state).values]
+        )
         for word, q in options:
             after = grammar.step(part, state, word)
             yield from parts((*words, word), p * q, after, [*seen, after], sentence, i + 1)

@@ -10,7 +10,7 @@ import pytest
 
 from lensing.errors import PromptError
 from lensing.world.almanac.grammar import almanac
-from lensing.world.filter import Reader, entropy, floors, read_words
+from lensing.world.filter import Possible, Reader, entropy, floors, read_words
 from lensing.world.grammar import Grammar
 from lensing.world.sample import sample_document
 from lensing.world.truth import ON, UNDETERMINED, label, read_truth
@@ -129,3 +129,14 @@ def test_a_wordless_cue_settles_the_stance() -> None:
     for weather, stance in (("snow", "doubting"), ("rain", "trusting")):
         row = read_truth(reader, text.format(weather).split())[-1]
         assert label(row, concepts[f"stance.{stance}"]) == ON
+
+
+def test_impossible_words_are_counted_from_the_first_one() -> None:
+    possible = Possible(almanac())
+    ids = possible.reader.ids
+    prompt = [ids[w] for w in "<bos> The reliability of the Almanac is".split()]
+    whole = [ids[w] for w in "very poor .".split()]
+    assert possible.impossible_share(prompt, whole) == 0.0
+    assert possible.impossible_share(prompt, [ids[w] for w in "very very poor .".split()]) == 0.75
+    assert possible.impossible_share(prompt, whole) == 0.0  # what was read before leaves no trace
+    assert possible.impossible_share([*prompt, ids["is"]], whole) is None

@@ -32,7 +32,11 @@ def test_two_runs_and_two_processes_write_the_same_bytes() -> None:
     assert _digest() == here
     for hash_seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed}
+            [sys.executable, "-c", DIGEST],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": hash_seed},
         )
         assert done.stdout.strip() == here
 
@@ -40,7 +44,9 @@ def test_two_runs_and_two_processes_write_the_same_bytes() -> None:
 def test_the_text_of_the_world_never_changes_unnoticed() -> None:
     """The shipped model was trained on this world: a changed word here means that it must be trained again."""
     text = "\n".join(sample_document(almanac(), i).text for i in range(50))
-    assert hashlib.sha256(text.encode()).hexdigest() == "fc578edc524b997c70d47ae5e77cd9fd725ebfec2d423658bd1af55a2ece0a6e"
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "fc578edc524b997c70d47ae5e77cd9fd725ebfec2d423658bd1af55a2ece0a6e"
+    )
 
 
 def test_seeds_and_numbers_differ() -> None:

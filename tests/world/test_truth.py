@@ -27,9 +27,13 @@ def parse(words: tuple[str, ...]) -> list[dict[str, object]]:
         near = " ".join(before)
         if word in NAMES and last not in ("Dear", "dear") and not near.endswith(("Yours ,", "Accounts of")):
             subject = word
-        if word in lexicon.SOURCES and last == "the" or word in lexicon.SOURCES and last == "The":
+        if word in lexicon.SOURCES and last in ("the", "The"):
             source = word
-        if word in lexicon.DAYS and "reach" not in before[-1:] and re.search(r"(Today is|Count from|later it was)$", near):
+        if (
+            word in lexicon.DAYS
+            and "reach" not in before[-1:]
+            and re.search(r"(Today is|Count from|later it was)$", near)
+        ):
             day = word
         if word in lexicon.DAYS and last == "reach":
             day = word
@@ -46,9 +50,9 @@ def parse(words: tuple[str, ...]) -> list[dict[str, object]]:
             if source_claim is not None:
                 stance = "trusting" if word == source_claim else "doubting"
                 source_claim = None
-        if word == "Nobody" or near.endswith("has") and word == "lied":
+        if word == "Nobody" or (last == "has" and word == "lied"):
             stance = "doubting"
-        if word == "Everybody" or near.endswith("has") and word == "never":
+        if word == "Everybody" or (last == "has" and word == "never"):
             stance = "trusting"
         # Lists: position counts things named since the list began.
         if word in ("Bought", "Sold") or (word == "Then" and last == "."):
@@ -57,13 +61,12 @@ def parse(words: tuple[str, ...]) -> list[dict[str, object]]:
         if word == "shelf":
             item = None
         if word in lexicon.THINGS:
-            listing = near.endswith("lay a") or near.endswith("Bought : a") or near.endswith("took the")
-            listing |= near.endswith("Sold : the") or (last in ("a", "the") and words[i - 2] == "," and item is not None)
+            listing = near.endswith(("lay a", "Bought : a", "took the", "Sold : the"))
+            listing |= last in ("a", "the") and words[i - 2] == "," and item is not None
             item = (item or 0) + 1 if listing else item
-        if word == "." and not (words[i - 1] in lexicon.WEATHERS and "promised" in before) and last != "geese":
-            # The dot inside a two-sentence template leaves its list open; a template with a list ends with it.
-            if not (copying and i + 1 < len(words) and words[i + 1] == "Paid"):
-                item, copying = None, None
+        # A list ends with its sentence; "Sold : ... . Paid ." is one.
+        if word == "." and not (copying and words[i + 1 : i + 2] == ("Paid",)):
+            item, copying = None, None
         if near.endswith("hid a"):
             hidden = "somewhere"
         if word == "there" and "found" in before:

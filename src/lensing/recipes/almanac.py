@@ -49,7 +49,7 @@ PHASES = {
 }
 LESSON_DOCUMENTS, LESSON_FIRST = 26_000, 1_000_000
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4"), (1024, 2048), 16
-DICTIONARY_DOCUMENTS, DICTIONARY_TOKENS = 40_000, 4_000_000
+DICTIONARY_DOCUMENTS, DICTIONARY_TOKENS, DICTIONARY_LR = 40_000, 1_500_000, 3e-3
 FOLLOWED = "stance.doubting"
 
 
@@ -105,7 +105,7 @@ def make_text() -> None:
 def make_dictionaries(model: Model, documents: list[list[int]]) -> None:
     """Train every dictionary from one reader and write them in half precision."""
     jobs = {
-        f"{site}/w{width}": Job(config=BatchTopK(width=width, k=K), site=site)
+        f"{site}/w{width}": Job(config=BatchTopK(width=width, k=K), site=site, lr=DICTIONARY_LR)
         for site in SITES
         for width in WIDTHS
         if not (HOME / "dictionaries" / site / f"w{width}" / "config.json").exists()
@@ -191,7 +191,13 @@ def write_record() -> None:
             "documents": DOCUMENTS,
             "shape": SHAPE,
             "pretraining": {phase: asdict(settings) for phase, settings in PHASES.items()},
-            "dictionaries": {"sites": SITES, "widths": WIDTHS, "k": K, "tokens": DICTIONARY_TOKENS},
+            "dictionaries": {
+                "sites": SITES,
+                "widths": WIDTHS,
+                "k": K,
+                "tokens": DICTIONARY_TOKENS,
+                "lr": DICTIONARY_LR,
+            },
             "versions": versions(),
             "bytes": sum(p.stat().st_size for p in files),
             "sha256": {str(p.relative_to(HOME)): sha256(p) for p in files},

@@ -170,3 +170,33 @@ def read_words(reader: Reader, words: Sequence[str]) -> np.ndarray:
     for word in words[1:] if words and words[0] == BOS else words:
         reader.read(word)
     return reader.predict()
+
+
+class Possible:
+    """Tells how much of a continuation no document of the world can hold."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.reader = Reader(grammar)
+        self._read: tuple[tuple[int, ...], int, dict[Hypothesis, float]] | None = None
+
+    def impossible_share(self, prompt: Sequence[int], continuation: Sequence[int]) -> float | None:
+        """Return the share of a continuation's words from the first impossible one on; None after an impossible prompt.
+
+        Both are token ids, BOS perhaps leading. A word is impossible where no document of the world begins with all
+        that came before and goes on with it; after it every word is.
+        """
+        reader, words = self.reader, self.reader.words
+        prefix = tuple(prompt)
+        if self._read is None or self._read[0] != prefix:
+            try:
+                read_words(reader, [words[i] for i in prefix])
+            except PromptError:
+                return None
+            self._read = (prefix, reader.n_tokens, reader.belief)
+        _, reader.n_tokens, reader.belief = self._read
+        for n, token in enumerate(continuation):
+            try:
+                reader.read(words[token])
+            except PromptError:
+                return 1 - n / len(continuation)
+        return 0.0 if len(continuation) else None

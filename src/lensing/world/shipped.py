@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 
 from lensing.errors import FileFormatError
-from lensing.registry import ASSETS, shipped_dictionaries
+from lensing.registry import ASSETS, shipped_dictionaries, shipped_models
 from lensing.world.truth import Labelled
+
+
+def ships(model: Any) -> bool:
+    """Whether a loaded model is the one inside the package, and not a folder of the same name."""
+    home = shipped_models().get(model.name)
+    return home is not None and str(home) == str(getattr(model.hf.config, "_name_or_path", ""))
 
 
 @cache
