@@ -40,6 +40,7 @@ def shipped(tmp_path, monkeypatch, model, sae):
     tiny_assets(tmp_path, model, sae, follow)
     monkeypatch.setattr(lensing.registry, "ASSETS", tmp_path)
     monkeypatch.setattr(lensing.world.shipped, "ASSETS", tmp_path)
+    monkeypatch.setattr(model.hf.config, "_name_or_path", str(tmp_path / model.name / "model"))
     monkeypatch.setattr(lensing.walkthrough, "DOUBT_WORDS", ("doubtful", "doubts"))
     monkeypatch.setattr(lensing.walkthrough, "TRUST_WORDS", ("certain", "trusts"))
     lensing.world.shipped.shipped_text.cache_clear()
@@ -96,8 +97,12 @@ def test_splice_and_ledger_by_hand(walk, model, sae):
     assert b.splice.kl_mean == pytest.approx(float(kl[1:].mean()), rel=1e-4)
     assert b.splice.loss == pytest.approx(-float(p[1:-1].gather(1, ids[2:, None]).mean()), rel=1e-4)
     assert b.splice.loss_spliced == pytest.approx(-float(q[1:-1].gather(1, ids[2:, None]).mean()), rel=1e-4)
-    assert b.splice.before[0].p == pytest.approx(float(p[-1].exp().max()), abs=1e-5)
-    assert b.splice.after[0].id == int(q[-1].argmax())
+    assert b.splice.words[0].id == int(p[-1].argmax())
+    assert int(q[-1].argmax()) in [w.id for w in b.splice.words]
+    for w in b.splice.words:
+        assert w.word == model.tok_str(w.id)[0]
+        assert w.before == pytest.approx(float(p[-1, w.id].exp()), abs=1e-5)
+        assert w.after == pytest.approx(float(q[-1, w.id].exp()), abs=1e-5)
     missed = (x - x_hat).square().sum(-1)
     size = (x - sae.statistics.mean).square().sum(-1)
     assert b.ledger[0].not_reconstructed is None
@@ -160,6 +165,11 @@ def test_a_shipped_model_brings_its_dictionary_text_and_latent(shipped, model):
     assert asked.latent == other
     assert asked.follow == {"why": "as asked"}
     assert "difference of means" not in [d.name for d in asked.steering.directions]
+
+
+def test_a_folder_of_the_same_name_does_not_ship(shipped, model, monkeypatch):
+    monkeypatch.setattr(model.hf.config, "_name_or_path", "/elsewhere/tiny-gemma2")
+    assert ln.walk(PROMPT, model=model, new_tokens=2).beyond is None
 
 
 def test_labels_are_not_lent_to_another_dictionary(shipped, sae):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import lensing.dictionary.load  # noqa: F401  (registers the architectures)
 from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.configs import TopK
 from lensing.dictionary.statistics import Sample, Statistics

@@ -7,33 +7,31 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lensing.causal.ablate import Effect, Effects, effects
-from lensing.causal.dose import DoseResponse, Guess, dose_response
+from lensing.causal.dose import DoseResponse, dose_response
 from lensing.causal.steer import unit_of
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import check_fits, load_dictionary, refuse_unknown_latent
 from lensing.errors import DictionaryError, UsageError
 from lensing.lens.lens import LogitLens, logit_lens
 from lensing.lens.words import direct_words, speaks_in_stream
-from lensing.measure.contexts import Context, Read, latent_columns, read_columns, strongest
-from lensing.measure.cover import Cover, concepts_needed, top_rows
+from lensing.measure.contexts import Context, latent_columns, read_columns, strongest
 from lensing.measure.gauges import gauges
-from lensing.measure.reading import Reading, reading
+from lensing.measure.neuron import Neuron, choose_neuron
+from lensing.measure.reading import reading
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
-from lensing.registry import shipped_dictionaries, shipped_models
+from lensing.registry import shipped_dictionaries
 from lensing.world.lexicon import DOUBT_WORDS, TRUST_WORDS
-from lensing.world.shipped import shipped_labels
+from lensing.world.shipped import shipped_labels, ships
 
 SCHEMA = 1
 TEXT_TOKENS = 30_000  # of the text that contexts are looked for in
-SHOWN, CONTEXTS, NEURON_CONTEXTS, WORDS = 6, 8, 4, 10  # latents by each order, contexts, words of each sign
+SHOWN, CONTEXTS, WORDS = 6, 8, 10  # latents by each order, contexts of each, words of each sign
 STEERED_TOKENS = 32  # of the continuations that the coherence cost is defined on
-RANDOM = 5  # random directions beside the neuron
 UNRELATED, UNRELATED_TOKENS = 8, 64  # texts that the side effect is measured on, and tokens of each
 DEFAULT = "resid_post.4/w1024"
 FULL_CUT = ("embed", "resid_pre", "resid_mid", "resid_post")
@@ -46,22 +44,6 @@ class Token:
     id: int
     text: str
     special: bool
-
-
-@dataclass(frozen=True)
-class Neuron:
-    """One neuron: its activation at the last token, contexts of both signs, and how many concepts explain its top 1%.
-
-    `covers` has a cover by each sign, of random directions of the same site, and of the followed latent.
-    """
-
-    site: str
-    index: int
-    value: float
-    top: tuple[Context, ...]
-    bottom: tuple[Context, ...]
-    covers: dict[str, Cover]
-    random: tuple[Cover, ...]
 
 
 @dataclass(frozen=True)
@@ -84,11 +66,23 @@ class Latent:
 
 
 @dataclass(frozen=True)
-class Spliced:
-    """The model on the dictionary's output: next words before and after, KL at the last token and its mean, losses."""
+class Shift:
+    """A next word's probability before and after."""
 
-    before: tuple[Guess, ...]
-    after: tuple[Guess, ...]
+    id: int
+    word: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """The model on the dictionary's output: likeliest words of both runs, KL at the last token and its mean, losses.
+
+    `loss` is the mean nats a token of the text itself, NaN for a text of one word.
+    """
+
+    words: tuple[Shift, ...]
     kl: float
     kl_mean: float
     loss: float
@@ -213,9 +207,11 @@ def walk(
     made = model.generate(tokens, max_new_tokens=room).text[0]
     missing = None
     if found is None:
+        source = getattr(model.hf.config, "_name_or_path", "") or model.name
         missing = (
-            f"Beats 4 to 9 need a dictionary: train one with `lensing train topk --model {model.name} "
-            "--site resid_post.L --out runs/a` and give it with --dictionary runs/a."
+            f"Beats 4 to 9 need a dictionary: train one with `lensing train topk --model {source} "
+            f"--site resid_post.{model.n_layers // 2} --sample 200000 --width {8 * model.d_model} --k 16 --out runs/a` "
+            "and give it with --dictionary runs/a."
         )
     return Walk(
         model=model.name, prompt=prompt if isinstance(prompt, str) else model.decode(tokens.ids[0]),
@@ -234,7 +230,7 @@ def _dictionary(model: Model, given: str | Dictionary | None) -> Dictionary | No
     """Return the dictionary that was asked for, or the one that ships and knows which latent to follow."""
     if given is None:
         ids = [i for i in shipped_dictionaries() if i.startswith(f"{model.name}/")]
-        if not ids or model.name not in shipped_models():
+        if not ids or not ships(model):
             return None
         ids.sort(key=lambda i: i != f"{model.name}/{DEFAULT}")
         ready = (d for d in map(load_dictionary, ids) if (shipped_labels(d) or {}).get("follow"))
@@ -258,7 +254,7 @@ def _beyond(
     read = reading(model, sae, text, tokens=TEXT_TOKENS)
     shown = dict.fromkeys(e.latent for order in (parts.by_activation(), _of_latents(parts)) for e in order[:SHOWN])
     numbers = [latent, *(i for i in shown if i is not None and i != latent)]
-    neuron = _neuron(model, site, tokens, seed)
+    neuron = choose_neuron(model, site, tokens, seed)
     reads = [(site, latent_columns(sae, numbers))] + ([neuron.read] if neuron else [])
     columns = read_columns(model, read.text, reads)
     words = direct_words(model, sae.W_dec[numbers]) if speaks_in_stream(model, site) else None
@@ -278,7 +274,7 @@ def _beyond(
         dictionary=sae.id or str(sae), site=site, text=read.text.name, text_tokens=int(read.text.counted.sum()),
         labelled=read.labelled, latent=latent, follow=follow, neuron=unit, effects=parts, latents=latents,
         splice=Spliced(
-            _guesses(model, g.clean), _guesses(model, g.spliced), float(g.kl[-1]), float(g.kl[g.counted].mean()),
+            _shifts(model, g.clean, g.spliced), float(g.kl[-1]), float(g.kl[g.counted].mean()),
             g.loss, g.loss_spliced,
         ),
         steering=dose_response(
@@ -314,43 +310,6 @@ def _of_latents(parts: Effects) -> list[Effect]:
     return [e for e in parts.by_effect() if e.kind == "latent"]
 
 
-@dataclass(frozen=True, eq=False)
-class _Chosen:
-    """The neuron that is strongest at the last token, and what is read of its site: its column, then random ones."""
-
-    site: str
-    index: int
-    value: float
-    directions: Float[Tensor, "d_mlp columns"]
-
-    @property
-    def read(self) -> Read:
-        return self.site, lambda rows: rows.float() @ self.directions
-
-    def shown(self, model: Model, read: Reading, columns: Tensor, latent: Tensor) -> Neuron:
-        text, own = read.text, columns[:, 0]
-        of = {"positive": own, "negative": -own, "latent": latent}
-        covers = {n: concepts_needed(top_rows(c[text.counted]), read.labels) for n, c in of.items()}
-        random = [concepts_needed(top_rows(c[text.counted]), read.labels) for c in columns[:, 1:].T]
-        top, bottom = (strongest(model, text, own, NEURON_CONTEXTS, sign=sign) for sign in (1, -1))
-        return Neuron(self.site, self.index, self.value, top, bottom, covers, tuple(random))
-
-
-def _neuron(model: Model, site: str, tokens: Tokens, seed: int) -> _Chosen | None:
-    """Choose among the neurons of the dictionary's layer (the nearest, for a site without); None if not given."""
-    found = model.resolve(site)
-    layer = found.layer if found.layer is not None else 0 if found.kind == "embed" else model.n_layers - 1
-    name = f"mlp_post.{layer}"
-    if name not in model.sites():
-        return None
-    _, cache = model.run_with_cache(tokens, sites=[name], stop=True)
-    last = cache[name][0, -1].float()
-    index = int(last.abs().argmax())
-    random = torch.randn(len(last), RANDOM, generator=torch.Generator().manual_seed(seed))
-    directions = torch.cat([torch.eye(len(last))[:, index : index + 1], random], 1).to(last)
-    return _Chosen(name, index, float(last[index]), directions)
-
-
 def _latent(
     model: Model, i: int, known: dict[str, Any], effect: Effect | None, largest: Tensor, density: Tensor,
     examples: tuple[Context, ...], words: Tensor | None,
@@ -368,15 +327,17 @@ def _latent(
     )  # fmt: skip
 
 
-def _guesses(model: Model, logits: Tensor) -> tuple[Guess, ...]:
-    top = logits.double().softmax(-1).topk(min(WORDS, len(logits)))
-    words = model.tok_str(top.indices)
-    return tuple(Guess(*row) for row in zip(top.indices.tolist(), words, top.values.tolist(), strict=True))
+def _shifts(model: Model, clean: Tensor, spliced: Tensor) -> tuple[Shift, ...]:
+    """The likeliest words of both runs, those of the first in front."""
+    before, after = (logits.double().softmax(-1) for logits in (clean, spliced))
+    ids = list(dict.fromkeys(i for p in (before, after) for i in p.topk(min(SHOWN, len(p))).indices.tolist()))
+    rows = zip(ids, model.tok_str(ids), before[ids].tolist(), after[ids].tolist(), strict=True)
+    return tuple(Shift(*row) for row in rows)
 
 
 def _watch(model: Model, known: dict[str, Any], clean: Tensor) -> dict[str, list[int]]:
     """Words of doubt and trust on the invented world; elsewhere the likeliest next words before steering."""
-    if known and model.name in shipped_models():
+    if known and ships(model):
         names = {"doubt": DOUBT_WORDS, "trust": TRUST_WORDS}
         return {name: model.encode(" ".join(words), bos=False).ids[0].tolist() for name, words in names.items()}
     n = min(5, len(clean))
@@ -386,8 +347,8 @@ def _watch(model: Model, known: dict[str, Any], clean: Tensor) -> dict[str, list
 def _says(model: Model, site: str, missed: float, corpus: float, kl: float, labelled: bool) -> str:
     """The plain sentence of the ledger."""
     said = (
-        f"On this sentence the dictionary leaves {missed:.0%} of the vectors at {site} unexplained (its corpus: "
-        f"{corpus:.0%}), and running on its output moves the next word by {kl:.2f} nats a token. "
+        f"On this sentence the dictionary misses {missed:.0%} of the variance at {site} ({corpus:.0%} on its corpus), "
+        f"and running on its output moves the next word by {kl:.2f} nats a token. "
     )
     if model.resolve(site).kind not in FULL_CUT:
         said += f"The splice speaks only of what {site} itself adds: the stream carries the rest past it. "

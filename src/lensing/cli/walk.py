@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensing.cli.show import show
@@ -17,6 +18,7 @@ def walk(
     model: str = "almanac",
     dictionary: str | None = None,
     latent: int | None = None,
+    text: Path | None = None,
     new_tokens: int = 32,
     seed: int = 0,
     allow_pickle: bool = False,
@@ -34,6 +36,9 @@ def walk(
         A shipped dictionary's id or a folder; chosen for you where the model ships with some.
     latent
         The latent to follow and steer; found from the sentence if not given.
+    text
+        A .txt or .jsonl file in which strongest contexts are looked for; if not given, the text that the model or
+        the dictionary came with.
     new_tokens
         How many tokens each continuation has.
     seed
@@ -44,10 +49,14 @@ def walk(
         Print the result as JSON.
     """
     import lensing as ln
+    from lensing.data.text import read_documents
 
+    documents = None if text is None else read_documents(text)
     loaded = ln.load_model(model, allow_pickle=allow_pickle)
     chosen = ln.load_dictionary(dictionary, model=loaded, allow_pickle=allow_pickle) if dictionary else None
-    result = ln.walk(prompt, model=loaded, dictionary=chosen, latent=latent, new_tokens=new_tokens, seed=seed)
+    result = ln.walk(
+        prompt, model=loaded, dictionary=chosen, latent=latent, new_tokens=new_tokens, seed=seed, text=documents
+    )
 
     def draw(console: Console) -> None:
         from lensing.draw.walk import draw_walk

@@ -17,7 +17,7 @@ ROWS, CONTEXTS, WORDS, NAMES = 6, 8, 8, 60
 
 def one_neuron(b: Any, console: Console) -> None:
     """Beat 4."""
-    rule(console, 4, "One neuron that means many things")
+    rule(console, 4, "One neuron, and where it is strong")
     n = b.neuron
     if n is None:
         say(console, "The neurons of this layer are not given by this model's structure, so none is shown.")
@@ -32,9 +32,9 @@ def one_neuron(b: Any, console: Console) -> None:
         for line in context_lines(contexts, console):
             console.print(line)
     kind = "concepts and words" if b.labelled else "words"
-    share, lift = "80%", "5 times"
-    say(console, f"How many {kind} cover {share} of the top 1% (each at least {lift} as frequent there)?")
-    grid = table("", "top rows", "needs", "which", right=(1, 2))
+    console.print()
+    say(console, f"How many {kind} cover 80% of its top 1% (each at least 5 times as frequent there as in all)?")
+    grid = table("", "top rows", "needs", "which", right=(1, 2), grow=3)
     named = {"positive": f"neuron {n.index}, above zero", "negative": f"neuron {n.index}, below zero"}
     for key, title in named.items():
         _cover(grid, title, n.covers[key])
@@ -61,7 +61,7 @@ def active_latents(b: Any, console: Console) -> None:
     e = b.effects
     say(
         console,
-        f"{len(e.latents)} of the dictionary's latents are active on “{visible(e.token).strip()}”. Left: the "
+        f"Active on “{visible(e.token).strip()}”: {len(e.latents)} of the dictionary's latents. Left: the "
         f"strongest. Right: those whose removal changes log p(“{visible(e.target_word).strip()}”) most, in nats; what "
         "the dictionary misses has a row of its own.",
     )
@@ -77,11 +77,11 @@ def active_latents(b: Any, console: Console) -> None:
     console.print(indented(grid))
 
 
-_parts = {"error": "what is not reconstructed", "bias": "the constant b_dec"}
+_parts = {"error": "not reconstructed", "bias": "b_dec"}
 
 
 def _latents(rows: Sequence[Any], known: dict[int, Any]) -> Table:
-    grid = table("latent", "activation", "effect", "label, or words it promotes", right=(0, 1, 2))
+    grid = table("latent", "activation", "effect", "label, or its words", right=(0, 1, 2), grow=3)
     for row in rows:
         latent = known[row.latent]
         what = Text(latent.label) if latent.label else Text(f"↑ {_words(latent.positive_logits[:3])}", style="dim")

@@ -95,6 +95,7 @@ def _lens(walk: Any, console: Console) -> None:
             cells.append(Text.assemble((_short(word, 12), style), (f" {p:.2f}", style or "dim")))
         grid.add_row(*cells)
     console.print(indented(grid))
+    console.print()
     say(console, "The likeliest word, again and again:")
     prompt = len(walk.text) - len(walk.continuation)
     console.print(Text.assemble((walk.text[:prompt], "dim"), walk.text[prompt:]), soft_wrap=True)
@@ -102,20 +103,15 @@ def _lens(walk: Any, console: Console) -> None:
 
 def _splice(b: Any, console: Console) -> None:
     rule(console, 7, "The splice")
-    say(
-        console,
-        f"The model runs on the dictionary's output in place of {b.site}, at every token. KL at the last token "
-        f"{b.splice.kl:.3f} nats; loss on this text {b.splice.loss:.2f} before, {b.splice.loss_spliced:.2f} after.",
-    )
-    before, after = ({g.word: g.p for g in side} for side in (b.splice.before, b.splice.after))
-    words = list(dict.fromkeys([*list(before)[:5], *list(after)[:5]]))
+    sentence = f"The model runs on the dictionary's output in place of {b.site}, at every token. "
+    sentence += f"KL at the last token: {b.splice.kl:.3f} nats."
+    if b.splice.loss == b.splice.loss:
+        sentence += f" Loss on this text: {b.splice.loss:.2f} nats a token before, {b.splice.loss_spliced:.2f} after."
+    say(console, sentence)
     grid = table("next word", "before", "", "after", "", right=(1, 3))
-    for word in words:
-        cells = [Text(_short(word, 16))]
-        for side in (before, after):
-            p = side.get(word)
-            cells += [Text("–" if p is None else f"{p:.3f}"), bar(p or 0.0, 24)]
-        grid.add_row(*cells)
+    for w in b.splice.words:
+        cells = [cell for p in (w.before, w.after) for cell in (Text(f"{p:.3f}"), bar(p, 24))]
+        grid.add_row(_short(w.word, 16), *cells)
     console.print(indented(grid))
 
 
@@ -129,8 +125,9 @@ def _steering(b: Any, console: Console) -> None:
         f"nats a token over the unsteered model ({s.seeds} texts of {s.new_tokens} tokens); strained from "
         f"{s.warning:g}, babble from {s.babble:g}. Side: KL on other text.",
     )
-    grid = table("strength", "|Δh|/|h|", *(f"P({n})" for n in s.watch), "next words", "cost ± se", "", "side",
-                 right=(0, 1, *range(2, 2 + len(s.watch)), 3 + len(s.watch), 5 + len(s.watch)))  # fmt: skip
+    n = 2 + len(s.watch)
+    heads = ("strength", "|Δh|/|h|", *(f"P({name})" for name in s.watch), "next words", "cost ± se", "", "side")
+    grid = table(*heads, right=(*range(n), n + 1, n + 3), grow=n)
     for d in s.doses:
         words = "  ".join(f"{visible(g.word)} {g.p:.2f}" for g in d.table[:3])
         cells: list[str | Text] = [
@@ -139,9 +136,10 @@ def _steering(b: Any, console: Console) -> None:
             *(f"{d.watched[n]:.3f}" for n in s.watch),
         ]
         cost = f"{d.coherence_cost:+.2f} ± {d.se:.2f}"
-        cells += [_short(words, 34), Text(cost, style=COLOURS[d.verdict]), Text(d.verdict, style=COLOURS[d.verdict])]
+        cells += [words, Text(cost, style=COLOURS[d.verdict]), Text(d.verdict, style=COLOURS[d.verdict])]
         grid.add_row(*cells, "–" if d.side_effect is None else f"{d.side_effect:.2f}")
     console.print(indented(grid))
+    console.print()
     first = next(iter(s.watch))
     grid = table(f"P({first})", *(f"{d.strength:g}" for d in s.doses), right=range(1, 1 + len(s.doses)))
     for direction in s.directions:
@@ -149,12 +147,13 @@ def _steering(b: Any, console: Console) -> None:
         cells = [Text(f"{d.watched[first]:.2f}", style=COLOURS[d.verdict]) for d in direction.doses]
         grid.add_row(name, *cells)
     console.print(indented(grid))
+    console.print()
     for d in _chosen(s.doses):
         line = Text.assemble((f"  {d.strength:>4g}  ", "bold " + COLOURS[d.verdict]), visible(" ".join(d.text.split())))
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
     left_out = [x for x in s.left_out if not x.startswith("side effect")]
-    console.print(Text(f"  Watched: {names}." + "".join(f" Left out: {x}." for x in left_out), style="dim"))
+    say(console, f"Watched: {names}." + "".join(f" Left out: {x}." for x in left_out), style="dim")
 
 
 def _ledger(b: Any, console: Console) -> None:
@@ -179,7 +178,7 @@ def _ledger(b: Any, console: Console) -> None:
     head.add_row(Text("all", style="bold"), f"{b.not_reconstructed:.2f}", "", f"{b.corpus:.2f}", f"{kl:.3f}", "mean")
     console.print(indented(head))
     if len(shown) < len(b.ledger):
-        console.print(Text(f"  The last {len(shown)} of {len(b.ledger)} tokens; all are in --json.", style="dim"))
+        say(console, f"The last {len(shown)} of {len(b.ledger)} tokens; all are in --json.", style="dim")
     say(console, b.says)
 
 

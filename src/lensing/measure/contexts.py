@@ -14,7 +14,7 @@ from lensing.data.live import group_by_length
 from lensing.dictionary.base import Dictionary
 from lensing.model.run import Model
 
-BEFORE, AFTER = 24, 12  # tokens of a context kept on either side of its strongest
+BEFORE, AFTER = 32, 16  # tokens of a context kept on either side of its strongest
 SAME = 5  # contexts whose last tokens up to the strongest agree in so many are one
 
 

@@ -12,8 +12,7 @@ from lensing.dictionary.base import Dictionary
 from lensing.measure.contexts import Passages
 from lensing.measure.cover import Labels
 from lensing.model.run import Model
-from lensing.registry import shipped_models
-from lensing.world.shipped import shipped_text, some_documents
+from lensing.world.shipped import shipped_text, ships, some_documents
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ def reading(model: Model, dictionary: Dictionary, given: Sequence[str] | None = 
     Only a shipped text is labelled; of any other the words alone are known.
     """
     columns: list[tuple[np.ndarray, dict[int, str]]] = []
-    shipped = shipped_text(model.name) if given is None and model.name in shipped_models() else None
+    shipped = shipped_text(model.name) if given is None and ships(model) else None
     if shipped is not None:
         documents, places = some_documents(shipped, tokens)
         text = Passages.of(model, documents, f"the labelled text of {model.name}")
