@@ -127,7 +127,7 @@ def test_the_neuron_and_its_contexts(walk, model):
     assert n.top[0].value == pytest.approx(float(column.max()), rel=1e-4)
     assert n.bottom[0].value == pytest.approx(float(column.min()), rel=1e-4)
     assert (n.top[0].document, n.top[0].position - 1) == divmod(int(column.argmax()), column.shape[1])
-    assert len(n.random) == 5
+    assert len(n.random) == len(n.others) == 5
     assert n.covers["positive"].rows == min(round(0.01 * column.numel()), int((column > 0).sum()))
     assert all(name.startswith("word.") for name in n.covers["positive"].names)
 

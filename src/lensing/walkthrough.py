@@ -29,11 +29,11 @@ from lensing.world.lexicon import DOUBT_WORDS, TRUST_WORDS
 from lensing.world.shipped import shipped_labels, ships
 
 SCHEMA = 1
-TEXT_TOKENS = 30_000  # of the text that contexts are looked for in
+TEXT_TOKENS = 24_000  # of the text that contexts are looked for in
 SHOWN, CONTEXTS, WORDS = 6, 8, 10  # latents by each order, contexts of each, words of each sign
 STEERED_TOKENS = 32  # of the continuations that the coherence cost is defined on
 UNRELATED, UNRELATED_TOKENS = 8, 64  # texts that the side effect is measured on, and tokens of each
-DEFAULT = "resid_post.4/w1024"
+DEFAULT = "resid_post.5/w1024"
 FULL_CUT = ("embed", "resid_pre", "resid_mid", "resid_post")
 
 

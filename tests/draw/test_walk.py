@@ -72,6 +72,7 @@ def test_the_numbers_are_there(walk):
     assert f"{b.neuron.top[0].value:+.2f}" in found["4"]
     assert f"{b.neuron.bottom[0].value:+.2f}" in found["4"]
     assert "random direction, median of 5" in found["4"]
+    assert "other neuron, median of 5" in found["4"]
     assert "error" in found["5"]
     assert f"{b.effects.error.effect:+.2f}" in found["5"]
     assert f"latent {b.latent}" in drawn(walk)
@@ -111,7 +112,7 @@ def test_covers_that_fail_say_so(walk):
         "positive": Cover(("word.a", "word.b"), None, 0.35, 9), "negative": Cover((), None, 0.0, 0),
         "latent": Cover(("word.a",), 1, 0.9, 9),
     }  # fmt: skip
-    neuron = dataclasses.replace(b.neuron, covers=covers, random=())
+    neuron = dataclasses.replace(b.neuron, covers=covers, others=(), random=())
     text = drawn(dataclasses.replace(walk, beyond=dataclasses.replace(b, neuron=neuron)))
     assert re.search(r"above zero +9 +not within 2 +\(35% covered\) word\.a, word\.b", text)
     assert re.search(r"below zero +0 +never fires", text)

@@ -38,9 +38,10 @@ def one_neuron(b: Any, console: Console) -> None:
     named = {"positive": f"neuron {n.index}, above zero", "negative": f"neuron {n.index}, below zero"}
     for key, title in named.items():
         _cover(grid, title, n.covers[key])
-    order = sorted(n.random, key=lambda c: (c.count is None, c.count or len(c.names), -c.covered))
-    if order:
-        _cover(grid, f"random direction, median of {len(order)}", order[len(order) // 2])
+    for title, covers in (("other neuron", n.others), ("random direction", n.random)):
+        order = sorted(covers, key=lambda c: (c.count is None, c.count or len(c.names), -c.covered))
+        if order:
+            _cover(grid, f"{title}, median of {len(order)}", order[len(order) // 2])
     _cover(grid, f"latent {b.latent}", n.covers["latent"])
     console.print(indented(grid))
 

@@ -16,7 +16,7 @@ from lensing.draw.panels import bar, indented, rule, say, table
 from lensing.draw.steer import COLOURS
 
 LAYERS, GUESSES, ENTRIES = 14, 5, 16  # rows of the lens, words of each, rows of the ledger
-TEXTS = 3  # steered texts, from calm to babble
+BAR = 18  # columns of a bar
 
 
 def draw_walk(walk: Any, console: Console) -> None:
@@ -110,7 +110,7 @@ def _splice(b: Any, console: Console) -> None:
     say(console, sentence)
     grid = table("next word", "before", "", "after", "", right=(1, 3))
     for w in b.splice.words:
-        cells = [cell for p in (w.before, w.after) for cell in (Text(f"{p:.3f}"), bar(p, 24))]
+        cells = [cell for p in (w.before, w.after) for cell in (Text(f"{p:.3f}"), bar(p, BAR))]
         grid.add_row(_short(w.word, 16), *cells)
     console.print(indented(grid))
 
@@ -129,7 +129,7 @@ def _steering(b: Any, console: Console) -> None:
     heads = ("strength", "|Δh|/|h|", *(f"P({name})" for name in s.watch), "next words", "cost ± se", "", "side")
     grid = table(*heads, right=(*range(n), n + 1, n + 3), grow=n)
     for d in s.doses:
-        words = "  ".join(f"{visible(g.word)} {g.p:.2f}" for g in d.table[:3])
+        words = _fitting([f"{visible(g.word)} {g.p:.2f}" for g in d.table], console.width - 56 - 10 * len(s.watch))
         cells: list[str | Text] = [
             f"{d.strength:g}",
             f"{d.share_of_norm:.2f}",
@@ -171,8 +171,8 @@ def _ledger(b: Any, console: Console) -> None:
             head.add_row(Text(visible(e.token), style="bright_black"), *(Text("–", style="bright_black"), "") * 1)
             continue
         head.add_row(
-            _short(e.token, 16), f"{e.not_reconstructed:.2f}", bar(e.not_reconstructed / wide, 24), f"{b.corpus:.2f}",
-            f"{e.kl:.3f}", bar(e.kl / top if top > 0 else 0.0, 24),
+            _short(e.token, 16), f"{e.not_reconstructed:.2f}", bar(e.not_reconstructed / wide, BAR), f"{b.corpus:.2f}",
+            f"{e.kl:.3f}", bar(e.kl / top if top > 0 else 0.0, BAR),
         )  # fmt: skip
     kl = b.splice.kl_mean
     head.add_row(Text("all", style="bold"), f"{b.not_reconstructed:.2f}", "", f"{b.corpus:.2f}", f"{kl:.3f}", "mean")
@@ -188,6 +188,16 @@ def _chosen(doses: Sequence[Any]) -> list[Any]:
     babble = [d for d in doses if d.verdict == "babble"]
     picked = [doses[0], calm[-1] if calm else doses[len(doses) // 2], babble[0] if babble else doses[-1]]
     return [d for i, d in enumerate(picked) if d not in picked[:i]]
+
+
+def _fitting(words: Sequence[str], room: int) -> str:
+    """The first words, as many as fit whole (at least one)."""
+    line = words[0]
+    for word in words[1:]:
+        if len(line) + 2 + len(word) > room:
+            break
+        line += f"  {word}"
+    return line
 
 
 def _thinned(layers: Sequence[int], most: int, keep: Sequence[int]) -> list[int]:

@@ -15,14 +15,15 @@ from lensing.model.run import Model
 from lensing.model.tokens import Tokens
 
 CONTEXTS = 4  # of each sign
-RANDOM = 5  # random directions of the same site
+RANDOM = 5  # other neurons, and directions, drawn at random from the same site
 
 
 @dataclass(frozen=True)
 class Neuron:
     """One neuron: its activation at the last token, contexts of both signs, and how many concepts explain its top 1%.
 
-    `covers` has a cover by each sign, of random directions of the same site, and of the followed latent.
+    `covers` has one by each sign, and one of the followed latent; `others` are those of neurons drawn at random, `random`
+    those of random directions, of the same site and by their positive side.
     """
 
     site: str
@@ -31,12 +32,13 @@ class Neuron:
     top: tuple[Context, ...]
     bottom: tuple[Context, ...]
     covers: dict[str, Cover]
+    others: tuple[Cover, ...]
     random: tuple[Cover, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The neuron that is strongest at the last token, and what is read of its site: its column, then random ones."""
+    """The neuron that is strongest at the last token, and what is read of its site: it, others, directions."""
 
     site: str
     index: int
@@ -53,9 +55,10 @@ class Choice:
         text, own = read.text, columns[:, 0]
         of = {"positive": own, "negative": -own, "latent": latent}
         covers = {n: concepts_needed(top_rows(c[text.counted]), read.labels) for n, c in of.items()}
-        random = [concepts_needed(top_rows(c[text.counted]), read.labels) for c in columns[:, 1:].T]
+        beside = [concepts_needed(top_rows(c[text.counted]), read.labels) for c in columns[:, 1:].T]
+        others, random = beside[:-RANDOM], beside[-RANDOM:]
         top, bottom = (strongest(model, text, own, CONTEXTS, sign=sign) for sign in (1, -1))
-        return Neuron(self.site, self.index, self.value, top, bottom, covers, tuple(random))
+        return Neuron(self.site, self.index, self.value, top, bottom, covers, tuple(others), tuple(random))
 
 
 def choose_neuron(model: Model, site: str, tokens: Tokens, seed: int) -> Choice | None:
@@ -68,6 +71,9 @@ def choose_neuron(model: Model, site: str, tokens: Tokens, seed: int) -> Choice 
     _, cache = model.run_with_cache(tokens, sites=[name], stop=True)
     last = cache[name][0, -1].float()
     index = int(last.abs().argmax())
-    random = torch.randn(len(last), RANDOM, generator=torch.Generator().manual_seed(seed))
-    directions = torch.cat([torch.eye(len(last))[:, index : index + 1], random], 1).to(last)
+    draw = torch.Generator().manual_seed(seed)
+    others = [i for i in torch.randperm(len(last), generator=draw).tolist() if i != index][:RANDOM]
+    one = torch.zeros(len(last), 1 + len(others))
+    one[[index, *others], range(1 + len(others))] = 1.0
+    directions = torch.cat([one, torch.randn(len(last), RANDOM, generator=draw)], 1).to(last)
     return Choice(name, index, float(last[index]), directions)
