@@ -14,8 +14,11 @@ PROMPT = "the reliability of the almanac is very"
 
 @pytest.fixture
 def run(model_folder, capsys):
+    folder = str(model_folder("gemma2"))
+    capsys.readouterr()  # what saving the model said
+
     def run(*arguments: str, prompt: str = PROMPT):
-        code = main(["walk", prompt, "--model", str(model_folder("gemma2")), "--new-tokens", "3", *arguments])
+        code = main(["walk", prompt, "--model", folder, "--new-tokens", "3", *arguments])
         out, err = capsys.readouterr()
         return code, out, err
 

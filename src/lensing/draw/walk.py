@@ -129,7 +129,7 @@ def _steering(b: Any, console: Console) -> None:
     heads = ("strength", "|Δh|/|h|", *(f"P({name})" for name in s.watch), "next words", "cost ± se", "", "side")
     grid = table(*heads, right=(*range(n), n + 1, n + 3), grow=n)
     for d in s.doses:
-        words = _fitting([f"{visible(g.word)} {g.p:.2f}" for g in d.table], console.width - 56 - 10 * len(s.watch))
+        words = _fitting([f"{visible(g.word)} {g.p:.2f}" for g in d.table], console.width - 50 - 10 * len(s.watch))
         cells: list[str | Text] = [
             f"{d.strength:g}",
             f"{d.share_of_norm:.2f}",

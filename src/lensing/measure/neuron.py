@@ -22,8 +22,8 @@ RANDOM = 5  # other neurons, and directions, drawn at random from the same site
 class Neuron:
     """One neuron: its activation at the last token, contexts of both signs, and how many concepts explain its top 1%.
 
-    `covers` has one by each sign, and one of the followed latent; `others` are those of neurons drawn at random, `random`
-    those of random directions, of the same site and by their positive side.
+    `covers` has one by each sign, and one of the followed latent; `others` are those of neurons drawn at random,
+    `random` those of random directions, of the same site and by their positive side.
     """
 
     site: str
