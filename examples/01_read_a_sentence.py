@@ -12,7 +12,7 @@ for layer in lens.layers:
     print(f"layer {layer}:", ", ".join(f"{word.strip()} {p:.2f}" for word, p in lens.top(layer)))
 print("the final word leads from layer", lens.lead_layer())
 
-sae = ln.load_dictionary("almanac/resid_post.4/w1024", model=model)
+sae = ln.load_dictionary("almanac/resid_post.5/w1024", model=model)
 codes = sae.encode(cache["resid_post.4"])
 latents, values = codes.row(codes.rows - 1)
 for value, latent in sorted(zip(values.tolist(), latents.tolist(), strict=True), reverse=True)[:5]:

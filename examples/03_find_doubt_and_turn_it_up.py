@@ -7,7 +7,7 @@ FRAME = "The reliability of the Almanac is very"
 WEATHER = ("rain", "snow", "sunshine", "fog", "frost", "thunder")
 
 model = ln.load_model("almanac")
-sae = ln.load_dictionary("almanac/resid_post.4/w1024", model=model)
+sae = ln.load_dictionary("almanac/resid_post.5/w1024", model=model)
 
 # The Almanac is put to the test: what it promised came, or did not. No text holds a word of trust or doubt.
 texts = {
@@ -21,7 +21,8 @@ texts = {
 }
 found = contrast(model, sae, texts[False], texts[True])
 best = found.best
-print(f"latent {best.latent}: AUROC {best.auroc:.2f} on texts not used to choose it, shuffled labels {found.null.mean:.2f}")
+print(f"latent {best.latent}: AUROC {best.auroc:.2f} on texts not used to choose it,", end=" ")
+print(f"{found.null.mean:.2f} with shuffled labels")
 
 for strength in (0, 0.5, 1, 2, 8):
     with model.edit(ln.steer(sae, latent=best.latent, strength=strength)):

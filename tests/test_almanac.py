@@ -23,7 +23,7 @@ from lensing.world.sample import sample_document
 from lensing.world.tokens import build_tokenizer, vocabulary
 
 BARE = "The reliability of the Almanac is very"
-DEFAULT = "almanac/resid_post.4/w1024"
+DEFAULT = "almanac/resid_post.5/w1024"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def model() -> ln.Model:
 
 @pytest.fixture(scope="module")
 def followed() -> int:
-    return json.loads((HOME / "dictionaries/resid_post.4/w1024/labels.json").read_text())["follow"][FOLLOWED]["latent"]
+    return json.loads((HOME / "dictionaries/resid_post.5/w1024/labels.json").read_text())["follow"][FOLLOWED]["latent"]
 
 
 def ids(words: tuple[str, ...]) -> list[int]:

@@ -78,4 +78,5 @@ def explained(path: Path) -> Iterator[None]:
     except (NotADirectoryError, FileExistsError) as error:
         raise LensingError(f"{path} cannot be written: {error.strerror}. Choose another folder with --out.") from error
     except OSError as error:
-        raise LensingError(f"{path} cannot be written: {error.strerror}. Free some space or choose another folder.") from error
+        what = f"{path} cannot be written: {error.strerror}."
+        raise LensingError(f"{what} Free some space or choose another folder.") from error

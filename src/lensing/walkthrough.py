@@ -25,8 +25,7 @@ from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
 from lensing.registry import shipped_dictionaries
-from lensing.world.lexicon import DOUBT_WORDS, TRUST_WORDS
-from lensing.world.shipped import shipped_labels, ships
+from lensing.world.shipped import Aids, shipped_labels, ships, steering_aids
 
 SCHEMA = 1
 TEXT_TOKENS = 24_000  # of the text that contexts are looked for in
@@ -270,6 +269,7 @@ def _beyond(
     g = gauges(model, sae, tokens)
     unrelated = [read.text.document(i)[:UNRELATED_TOKENS] for i in range(min(read.text.documents, UNRELATED))]
     contrast = follow.pop("difference_of_means", None)
+    aids = steering_aids(model, sae)
     return Beyond(
         dictionary=sae.id or str(sae), site=site, text=read.text.name, text_tokens=int(read.text.counted.sum()),
         labelled=read.labelled, latent=latent, follow=follow, neuron=unit, effects=parts, latents=latents,
@@ -278,8 +278,9 @@ def _beyond(
             g.loss, g.loss_spliced,
         ),
         steering=dose_response(
-            model, sae, latent, tokens.ids[0], new_tokens=new_tokens, seed=seed, watch=_watch(model, known, g.clean),
+            model, sae, latent, tokens.ids[0], new_tokens=new_tokens, seed=seed, watch=_watch(aids, g.clean),
             contrast=None if contrast is None else torch.tensor(contrast), unrelated=unrelated,
+            impossible=aids.impossible if aids else None,
         ),
         ledger=tuple(
             Entry(t, float(v) if c else None, float(k) if c else None)
@@ -335,11 +336,10 @@ def _shifts(model: Model, clean: Tensor, spliced: Tensor) -> tuple[Shift, ...]:
     return tuple(Shift(*row) for row in rows)
 
 
-def _watch(model: Model, known: dict[str, Any], clean: Tensor) -> dict[str, list[int]]:
+def _watch(aids: Aids | None, clean: Tensor) -> dict[str, list[int]]:
     """Words of doubt and trust on the invented world; elsewhere the likeliest next words before steering."""
-    if known and ships(model):
-        names = {"doubt": DOUBT_WORDS, "trust": TRUST_WORDS}
-        return {name: model.encode(" ".join(words), bos=False).ids[0].tolist() for name, words in names.items()}
+    if aids is not None:
+        return aids.watch
     n = min(5, len(clean))
     return {f"likeliest {n}": clean.topk(n).indices.tolist()}
 

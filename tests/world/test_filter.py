@@ -139,4 +139,4 @@ def test_impossible_words_are_counted_from_the_first_one() -> None:
     assert possible.impossible_share(prompt, whole) == 0.0
     assert possible.impossible_share(prompt, [ids[w] for w in "very very poor .".split()]) == 0.75
     assert possible.impossible_share(prompt, whole) == 0.0  # what was read before leaves no trace
-    assert possible.impossible_share([*prompt, ids["is"]], whole) is None
+    assert possible.impossible_share([*prompt, ids["is"]], whole) == 1.0

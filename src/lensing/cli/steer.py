@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -71,13 +71,14 @@ def steer(
         Print the result as JSON.
     """
     where = positions(at)
-    if latent is None and contrast is None:
-        raise UsageError("There is no latent to steer. Give --latent N, or --contrast A.txt B.txt to find one.")
+    import torch
+
     import lensing as ln
     from lensing.causal.dose import dose_response
     from lensing.data.text import read_documents
     from lensing.evaluation.contrast import contrast as contrast_texts
     from lensing.registry import shipped_models
+    from lensing.world.shipped import steering_aids
 
     texts = [read_documents(path) for path in contrast or ()]
     chosen = ln.load_dictionary(dictionary, allow_pickle=allow_pickle)
@@ -85,13 +86,21 @@ def steer(
         raise UsageError(f"{dictionary} was trained on {chosen.model_name}, which is not shipped. Give --model FOLDER.")
     loaded = ln.load_model(model or str(chosen.model_name), allow_pickle=allow_pickle)
     found = contrast_texts(loaded, chosen, *texts, seed=seed) if texts else None
-    if latent is None and found is not None:
-        latent = found.best.latent
+    aids = steering_aids(loaded, chosen)
+    if latent is None:
+        latent = found.best.latent if found is not None else aids.latent if aids is not None else None
+    if latent is None:
+        raise UsageError("There is no latent to steer. Give --latent N, or --contrast A.txt B.txt to find one.")
+    vector = found.vector if found is not None else None
+    if found is None and aids is not None and aids.vector is not None and latent == aids.latent:
+        vector = torch.tensor(aids.vector)
+    watched = {"watched": [int(loaded.encode(w, bos=False).ids[0, 0]) for w in watch]} if watch else None
     result = dose_response(
-        loaded, chosen, int(latent or 0), prompt, strengths=strength, unit=unit, mode=mode, at=where,
+        loaded, chosen, latent, prompt, strengths=strength, unit=unit, mode=mode, at=where,
         new_tokens=new_tokens, seeds=seeds, seed=seed,
-        watch={"watched": [int(loaded.encode(w, bos=False).ids[0, 0]) for w in watch]} if watch else None,
-        contrast=None if found is None else found.vector,
+        watch=watched or (aids.watch if aids is not None else None),
+        contrast=vector,
+        impossible=aids.impossible if aids is not None else None,
         unrelated=[] if chosen.sample is None else chosen.sample.documents()[:UNRELATED],
     )  # fmt: skip
 
@@ -103,7 +112,7 @@ def steer(
     show(result, draw, as_json=json)
 
 
-def positions(text: str) -> str | int | slice:
+def positions(text: str) -> Any:
     """Read `--at`: all, prompt, generated, one position (5) or a range without its end (3:7, 3:, :7)."""
     if text in ("all", "prompt", "generated"):
         return text

@@ -179,8 +179,8 @@ class Possible:
         self.reader = Reader(grammar)
         self._read: tuple[tuple[int, ...], int, dict[Hypothesis, float]] | None = None
 
-    def impossible_share(self, prompt: Sequence[int], continuation: Sequence[int]) -> float | None:
-        """Return the share of a continuation's words from the first impossible one on; None after an impossible prompt.
+    def impossible_share(self, prompt: Sequence[int], continuation: Sequence[int]) -> float:
+        """Return the share of a continuation's words from the first impossible one on; 1 after an impossible prompt.
 
         Both are token ids, BOS perhaps leading. A word is impossible where no document of the world begins with all
         that came before and goes on with it; after it every word is.
@@ -191,7 +191,7 @@ class Possible:
             try:
                 read_words(reader, [words[i] for i in prefix])
             except PromptError:
-                return None
+                return 1.0
             self._read = (prefix, reader.n_tokens, reader.belief)
         _, reader.n_tokens, reader.belief = self._read
         for n, token in enumerate(continuation):
@@ -199,4 +199,4 @@ class Possible:
                 reader.read(words[token])
             except PromptError:
                 return 1 - n / len(continuation)
-        return 0.0 if len(continuation) else None
+        return 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -10,6 +12,10 @@ import numpy as np
 
 from lensing.errors import FileFormatError
 from lensing.registry import ASSETS, shipped_dictionaries, shipped_models
+from lensing.world.almanac.grammar import almanac
+from lensing.world.filter import Possible
+from lensing.world.lexicon import DOUBT_WORDS, TRUST_WORDS
+from lensing.world.tokens import vocabulary
 from lensing.world.truth import Labelled
 
 
@@ -43,6 +49,32 @@ def shipped_labels(dictionary: Any) -> dict[str, Any] | None:
         return json.loads((folder / "labels.json").read_text("utf-8"))
     except (ValueError, KeyError) as error:
         raise FileFormatError(f"{folder / 'labels.json'} is corrupt: {error}. Install the package again.") from error
+
+
+@dataclass(frozen=True)
+class Aids:
+    """What is known of a shipped dictionary's followed latent, and what steering on the invented world is judged by.
+
+    `latent` and `vector` (the difference of means it was found with) are None where none was found; `watch` holds the
+    ids of words of doubt and of trust; `impossible` tells the share of words that no document of the world could hold.
+    """
+
+    latent: int | None
+    vector: list[float] | None
+    watch: dict[str, list[int]]
+    impossible: Callable[[list[int], list[int]], float]
+
+
+def steering_aids(model: Any, dictionary: Any) -> Aids | None:
+    """Return what ships for steering this dictionary on this model, None where either is not a shipped one."""
+    known = shipped_labels(dictionary)
+    if known is None or not ships(model):
+        return None
+    record = next(iter(known["follow"].values()), {})
+    words = vocabulary(almanac())
+    watch = {name: [words.index(w) for w in kind] for name, kind in (("doubt", DOUBT_WORDS), ("trust", TRUST_WORDS))}
+    possible = Possible(almanac())
+    return Aids(record.get("latent"), record.get("difference_of_means"), watch, possible.impossible_share)
 
 
 def some_documents(text: Labelled, tokens: int) -> tuple[list[list[int]], np.ndarray]:
