@@ -6,7 +6,8 @@ BIN     = .venv/bin
 READY   = .venv/ready
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Without an NVIDIA driver the small CPU build of torch will do, where its index can be reached.
-CPU     = $(shell command -v nvidia-smi >/dev/null || echo --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu)
+WHEELS  = https://download.pytorch.org/whl/cpu
+CPU     = $(shell command -v nvidia-smi >/dev/null || { $(PYTHON) -c "import urllib.request as u; u.urlopen('$(WHEELS)/torch/', timeout=3)" 2>/dev/null && echo --extra-index-url $(WHEELS); })
 
 .PHONY: help demo test check bench world docs format ci-deps clean
 

@@ -119,17 +119,22 @@ def _steering(b: Any, console: Console) -> None:
     rule(console, 8, "Steering, from calm to babble")
     s = b.steering
     names = "; ".join(f"{n}: {', '.join(w)}" for n, w in s.watch.items())
+    measured = any(d.impossible is not None for d in s.doses)
     say(
         console,
         f"Latent {s.latent}'s direction added at every token, 1 = its largest activation ({s.unit_size:.3g}). Cost: "
         f"nats a token over the unsteered model ({s.seeds} texts of {s.new_tokens} tokens); strained from "
-        f"{s.warning:g}, babble from {s.babble:g}. Side: KL on other text.",
+        f"{s.warning:g}, babble from {s.babble:g}. Side: KL on other text."
+        + (" Imposs.: words that no document of the world could hold." if measured else ""),
     )
     n = 2 + len(s.watch)
     heads = ("strength", "|Δh|/|h|", *(f"P({name})" for name in s.watch), "next words", "cost ± se", "", "side")
-    grid = table(*heads, right=(*range(n), n + 1, n + 3), grow=n)
+    heads += ("imposs.",) if measured else ()
+    grid = table(*heads, right=(*range(n), n + 1, n + 3, *([n + 4] if measured else [])), grow=n)
     for d in s.doses:
-        words = _fitting([f"{visible(g.word)} {g.p:.2f}" for g in d.table], console.width - 50 - 10 * len(s.watch))
+        words = _fitting(
+            [f"{visible(g.word)} {g.p:.2f}" for g in d.table], console.width - 50 - 10 * len(s.watch) - 9 * measured
+        )
         cells: list[str | Text] = [
             f"{d.strength:g}",
             f"{d.share_of_norm:.2f}",
@@ -137,7 +142,10 @@ def _steering(b: Any, console: Console) -> None:
         ]
         cost = f"{d.coherence_cost:+.2f} ± {d.se:.2f}"
         cells += [words, Text(cost, style=COLOURS[d.verdict]), Text(d.verdict, style=COLOURS[d.verdict])]
-        grid.add_row(*cells, "–" if d.side_effect is None else f"{d.side_effect:.2f}")
+        cells.append("–" if d.side_effect is None else f"{d.side_effect:.2f}")
+        if measured:
+            cells.append("–" if d.impossible is None else f"{d.impossible:.0%}")
+        grid.add_row(*cells)
     console.print(indented(grid))
     console.print()
     first = next(iter(s.watch))
