@@ -41,8 +41,8 @@ def shipped(tmp_path, monkeypatch, model, sae):
     monkeypatch.setattr(lensing.registry, "ASSETS", tmp_path)
     monkeypatch.setattr(lensing.world.shipped, "ASSETS", tmp_path)
     monkeypatch.setattr(model.hf.config, "_name_or_path", str(tmp_path / model.name / "model"))
-    monkeypatch.setattr(lensing.walkthrough, "DOUBT_WORDS", ("doubtful", "doubts"))
-    monkeypatch.setattr(lensing.walkthrough, "TRUST_WORDS", ("certain", "trusts"))
+    monkeypatch.setattr(lensing.world.shipped, "DOUBT_WORDS", ("doubtful", "doubts"))
+    monkeypatch.setattr(lensing.world.shipped, "TRUST_WORDS", ("certain", "trusts"))
     lensing.world.shipped.shipped_text.cache_clear()
     yield follow
     lensing.world.shipped.shipped_text.cache_clear()

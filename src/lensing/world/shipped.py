@@ -15,7 +15,6 @@ from lensing.registry import ASSETS, shipped_dictionaries, shipped_models
 from lensing.world.almanac.grammar import almanac
 from lensing.world.filter import Possible
 from lensing.world.lexicon import DOUBT_WORDS, TRUST_WORDS
-from lensing.world.tokens import vocabulary
 from lensing.world.truth import Labelled
 
 
@@ -71,8 +70,8 @@ def steering_aids(model: Any, dictionary: Any) -> Aids | None:
     if known is None or not ships(model):
         return None
     record = next(iter(known["follow"].values()), {})
-    words = vocabulary(almanac())
-    watch = {name: [words.index(w) for w in kind] for name, kind in (("doubt", DOUBT_WORDS), ("trust", TRUST_WORDS))}
+    kinds = {"doubt": DOUBT_WORDS, "trust": TRUST_WORDS}
+    watch = {name: model.encode(" ".join(words), bos=False).ids[0].tolist() for name, words in kinds.items()}
     possible = Possible(almanac())
     return Aids(record.get("latent"), record.get("difference_of_means"), watch, possible.impossible_share)
 
