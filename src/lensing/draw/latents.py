@@ -12,7 +12,8 @@ from rich.text import Text
 from lensing.draw.contexts import context_lines, visible
 from lensing.draw.panels import indented, rule, say, table
 
-ROWS, CONTEXTS, WORDS, NAMES = 6, 8, 8, 60
+ROWS, CONTEXTS, WORDS = 6, 8, 8
+AGREES = 0.5  # F1 from which on a concept is shown as a latent's label
 
 
 def one_neuron(b: Any, console: Console) -> None:
@@ -85,7 +86,9 @@ def _latents(rows: Sequence[Any], known: dict[int, Any]) -> Table:
     grid = table("latent", "activation", "effect", "label, or its words", right=(0, 1, 2), grow=3)
     for row in rows:
         latent = known[row.latent]
-        what = Text(latent.label) if latent.label else Text(f"↑ {_words(latent.positive_logits[:3])}", style="dim")
+        what = Text(f"↑ {_words(latent.positive_logits[:3])}", style="dim")
+        if latent.label and (latent.f1 is None or latent.f1 >= AGREES):
+            what = Text(latent.label)
         grid.add_row(str(row.latent), f"{row.activation:.2f}", _effect(row), what)
     return grid
 
@@ -106,8 +109,11 @@ def one_latent(b: Any, console: Console) -> None:
     sentence += (
         f"). Fires on {latent.density:.2%} of tokens, at most {latent.max:.2f}; {latent.value:.2f} on this last token."
     )
-    if latent.label:
-        sentence += f" Agrees best with {latent.label}" + (f" (F1 {latent.f1:.2f})." if latent.f1 is not None else ".")
+    if latent.label and latent.f1 is not None and latent.f1 < AGREES:
+        sentence += f" No one label fits all the places where it fires (best: {latent.label}, F1 {latent.f1:.2f})."
+    elif latent.label:
+        sentence += f" It fires where the text is labelled {latent.label}"
+        sentence += "." if latent.f1 is None else f" (F1 {latent.f1:.2f})."
     say(console, sentence)
     if not latent.examples:
         say(console, f"It fires nowhere in {b.text}." if b.text_tokens else "There is no text to look in. Give --text.")

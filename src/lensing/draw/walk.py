@@ -133,7 +133,8 @@ def _steering(b: Any, console: Console) -> None:
     grid = table(*heads, right=(*range(n), n + 1, n + 3, *([n + 4] if measured else [])), grow=n)
     for d in s.doses:
         words = _fitting(
-            [f"{visible(g.word)} {g.p:.2f}" for g in d.table], console.width - 50 - 10 * len(s.watch) - 9 * measured
+            [f"{visible(g.word)} {g.p:.2f}" for g in d.table],
+            console.width - 50 - 10 * len(s.watch) - 9 * measured,
         )
         cells: list[str | Text] = [
             f"{d.strength:g}",

@@ -65,7 +65,7 @@ Read = tuple[str, Callable[[Tensor], Tensor]]  # a site, and what is kept of its
 
 @torch.no_grad()
 def read_columns(
-    model: Model, text: Passages, reads: Sequence[Read], *, batch_tokens: int = 4096
+    model: Model, text: Passages, reads: Sequence[Read], *, batch_tokens: int = 1024
 ) -> list[Float[Tensor, "tokens columns"]]:
     """Run a text through the model once and keep only what each read makes of its site; 0 where a token is BOS."""
     found: list[Tensor | None] = [None] * len(reads)
