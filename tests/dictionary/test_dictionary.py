@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,3 +245,12 @@ def test_unknown_latents_and_bad_configs() -> None:
             ln.TopK(**bad)
     assert ln.TopK(width=4, k=1).dead_latents_used(144) == 64
     assert ln.TopK(width=4, k=1, k_aux=3).dead_latents_used(144) == 3
+
+
+def test_a_new_dictionary_needs_no_other_import():
+    code = (
+        "from lensing.dictionary.base import new_dictionary\nfrom lensing.dictionary.configs import TopK\n"
+        "print(new_dictionary(TopK(width=8, k=2), 4).d_sae)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "8", done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import importlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -181,6 +182,9 @@ class Dictionary(nn.Module, abc.ABC):
 
 def new_dictionary(config: Any, d_in: int, *, seed: int = 0) -> Dictionary:
     """An untrained dictionary of the config's architecture: random unit directions, encoder the decoder's transpose."""
+    # The shipped architectures file themselves in CLASSES when they are imported.
+    importlib.import_module("lensing.dictionary.batchtopk")
+    importlib.import_module("lensing.dictionary.topk")
     return CLASSES[config.architecture](config, d_in, seed=seed)
 
 
