@@ -56,6 +56,21 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_writable(folder: str | Path) -> None:
+    """Raise LensingError unless `folder` can be made, or is there, and takes a file; what was not there stays away."""
+    folder = Path(folder)
+    with explained(folder):
+        absent = [p for p in (folder, *folder.parents) if not p.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        finally:
+            for made in absent:
+                if made.is_dir():
+                    made.rmdir()
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     with atomic_file(path) as temporary:

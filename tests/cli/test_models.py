@@ -79,3 +79,15 @@ def test_doctor_is_content(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     assert main(["doctor"]) == 0
     assert "All is well." in capsys.readouterr().out
+
+
+def test_weights_that_were_damaged_beyond_their_header(model_folder, tmp_path, capsys):
+    folder = shutil.copytree(model_folder("llama"), tmp_path / "damaged")
+    with open(folder / "model.safetensors", "r+b") as file:
+        file.seek(-4000, 2)
+        file.write(b"\xff" * 4000)
+    assert main(["sites", str(folder)]) == 1
+    shown = capsys.readouterr()
+    assert "gives numbers that are not finite; its weights are damaged. Copy or download it again.\n" in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""

@@ -8,6 +8,7 @@ import pytest
 
 import lensing as ln
 from lensing.cli import main
+from lensing.files import check_writable
 
 
 @pytest.fixture
@@ -65,3 +66,25 @@ def test_a_place_that_cannot_be_written(arguments, text, capsys):
     assert "cannot be written" in said
     assert "--out" in said
     assert said.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_said_before_text_is_sampled(arguments, text, tmp_path, capsys, monkeypatch):
+    place = arguments.index("--text")
+    arguments[place : place + 2] = ["--sample", "800"]
+    arguments[-1] = str(text / "below-a-file")
+    monkeypatch.setattr("lensing.data.text.sample_documents", lambda *a, **k: pytest.fail("text was sampled"))
+    assert main(["train", "topk", *arguments]) == 1
+    assert capsys.readouterr().err == (
+        f"lensing: {arguments[-1]} cannot be written: Not a directory. Choose another folder with --out.\n"
+    )
+
+
+def test_the_check_of_the_place_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pattern_of_sites_is_refused(arguments, capsys):
+    arguments[arguments.index("mlp_out.1")] = "mlp_out.*"
+    assert main(["train", "topk", *arguments]) == 2
+    assert capsys.readouterr().err == "lensing: --site mlp_out.* means 3 sites. Give one, such as mlp_out.0.\n"

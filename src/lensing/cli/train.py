@@ -11,6 +11,7 @@ from cyclopts import App, Group, Parameter
 from lensing.cli.show import show
 from lensing.dictionary.configs import ARCHITECTURES
 from lensing.errors import UsageError
+from lensing.files import check_writable
 
 app = App(name="train", help="Train a dictionary on the activations of one site.", group_parameters=Group("Options"))
 
@@ -68,7 +69,10 @@ def _train(config: Any, run: Run) -> None:
     # The text is read before the model is loaded: a wrong path should be said at once.
     documents, corpus = (read_documents(run.text), run.text.name) if run.text is not None else ([], "")
     model = ln.load_model(run.model, allow_pickle=run.allow_pickle)
-    model.resolve(run.site)
+    if len(found := model.resolve_all(run.site)) != 1:
+        raise UsageError(f"--site {run.site} means {len(found)} sites. Give one, such as {found[0]}.")
+    # Sampling takes minutes: a folder that cannot be written should be said before it.
+    check_writable(run.out)
     if run.sample is not None:
         documents = sample_documents(model, run.sample, seed=run.seed)
         corpus = f"{run.sample} tokens sampled from {model.name}, seed {run.seed}"

@@ -238,6 +238,11 @@ class Adapter:
         finally:
             for handle in handles:
                 handle.remove()
+        if bool(logits.isnan().any()):
+            raise ModelError(
+                f"{self.config.name_or_path or type(self.hf).__name__} gives numbers that are not finite; its weights "
+                "are damaged. Copy or download it again."
+            )
         self._verdicts = [_judge(block, seen) for block in self.blocks]
         last = seen[id(self.blocks[-1].module), "out"]
         self._head_exact = _close(self.unembed(last), logits)
