@@ -254,3 +254,14 @@ def test_a_new_dictionary_needs_no_other_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "8", done.stderr
+
+
+def test_flipped_bits_are_noticed(saved: Path) -> None:
+    path = saved / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        FileFormatError, match=r"weights.safetensors is truncated or corrupt: its hash is not the recorded one"
+    ):
+        load_dictionary(saved)

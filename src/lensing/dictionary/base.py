@@ -18,7 +18,7 @@ from lensing.dictionary.configs import ARCHITECTURES
 from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
 from lensing.dictionary.statistics import Sample, Statistics
 from lensing.errors import DictionaryError
-from lensing.files import atomic_file, explained, write_json
+from lensing.files import atomic_file, explained, sha256, write_json
 from lensing.registry import Registry
 
 FORMAT = "lensing-dictionary"
@@ -145,6 +145,7 @@ class Dictionary(nn.Module, abc.ABC):
             "dtype": str(dtype).removeprefix("torch."),
             "statistics": self.statistics.facts() if self.statistics else None,
             "training": self.report.summary() if self.report is not None else None,
+            "sha256": {},
         }
         files: dict[str, dict[str, Tensor]] = {"weights": stored}
         if self.statistics is not None:
@@ -164,6 +165,7 @@ class Dictionary(nn.Module, abc.ABC):
                 continue
             with atomic_file(path) as temporary:
                 save_file(files[name], str(temporary))
+            record["sha256"][path.name] = sha256(path)
         write_json(folder / "config.json", record)
         return folder
 

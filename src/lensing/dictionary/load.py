@@ -24,6 +24,7 @@ from lensing.errors import (
     UnknownNameError,
     UnsafeFileError,
 )
+from lensing.files import sha256
 from lensing.registry import shipped_dictionaries
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
@@ -89,6 +90,7 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
                 f"{folder} holds no weights.safetensors. Give a folder that lensing saved a dictionary in."
             )
     record = _config(folder / "config.json")
+    _check_hashes(folder, record)
     tensors = _unpickle(weights) if weights.suffix in PICKLES else read_tensors(weights)
     try:
         config = from_mapping(config_class(record["architecture"]), record["config"])
@@ -124,6 +126,16 @@ def _config(path: Path) -> dict[str, Any]:
             f"{path} has format version {record.get('version')}, this lensing reads {FORMAT_VERSION}. Update lensing."
         )
     return record
+
+
+def _check_hashes(folder: Path, record: dict[str, Any]) -> None:
+    """Compare each file with the hash that was written beside it: flipped bits are numbers like any other."""
+    for name, digest in record.get("sha256", {}).items():
+        path = folder / name
+        if path.is_file() and sha256(path) != digest:
+            raise FileFormatError(
+                f"{path} is truncated or corrupt: its hash is not the recorded one. Fetch or save it again."
+            )
 
 
 def read_tensors(path: Path, names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
