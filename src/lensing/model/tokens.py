@@ -135,6 +135,7 @@ class Coder:
 
 def _as_list(prompt: Any) -> list[Prompt]:
     """Tell one prompt from a list of prompts."""
+    prompts: list[Any]
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, Tensor):
