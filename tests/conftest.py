@@ -113,10 +113,12 @@ def model_folder(
     """Return a maker of checkpoints with tokenizer: `model_folder("llama")`; copy one before changing it."""
     from functools import cache
 
+    from lensing.model.create import save_model
+
     @cache
     def save(family: str) -> Path:
         folder = tmp_path_factory.mktemp(family)
-        make_hf(family).save_pretrained(folder)
+        save_model(make_hf(family), folder)  # says nothing, so that a test may ask for silence
         tokenizer.save_pretrained(folder)
         return folder
 

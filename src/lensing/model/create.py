@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from lensing.model.load import quiet
+
 
 def new_gemma2(
     *,
@@ -48,4 +50,5 @@ def new_gemma2(
 
 def save_model(model: Any, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write config and safetensors weights that plain `from_pretrained` reads."""
-    model.to(dtype).save_pretrained(folder)
+    with quiet():
+        model.to(dtype).save_pretrained(folder)

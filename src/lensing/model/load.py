@@ -53,7 +53,7 @@ def load_model(
         _check_folder(folder, allow_pickle)
     elif folder.exists():
         raise ModelError(f"{name} is a file, not a model. Give the folder that holds config.json.")
-    with _quiet():
+    with quiet():
         hf = _load_weights(source, label, None if local else revision, number, allow_pickle)
         tokenizer = _load_tokenizer(source, label, None if local else revision)
     hf.requires_grad_(False)
@@ -236,8 +236,8 @@ def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' bars and warnings while it loads, and leave its settings as they were."""
+def quiet() -> Iterator[None]:
+    """Silence transformers' bars and warnings while it loads or saves, and leave its settings as they were."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
