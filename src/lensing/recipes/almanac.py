@@ -6,12 +6,14 @@ that was stopped goes on; the finished files are copied into the package with th
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from lensing.recipes.pretrain import Pretraining, pretrain
 from lensing.registry import ASSETS
 from lensing.training.loop import Job, train_many
 from lensing.world.almanac.grammar import almanac, drill
+from lensing.world.almanac.registers import NUMBERS
 from lensing.world.corpus import Corpus, write_corpus
 from lensing.world.filter import Reader
 from lensing.world.sample import Document, sample_document, split_of
@@ -37,17 +40,21 @@ from lensing.world.tokens import SPECIAL, vocabulary, write_tokenizer
 from lensing.world.truth import ON, label, label_documents, read_truth
 
 WORK, HOME = Path("runs/almanac"), ASSETS / "almanac"
-DOCUMENTS = 120_000
 SHAPE = {"d_model": 144, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "d_mlp": 432, "context": 256, "window": 32}
+SEEDS, SHIPPED_SEED = (0, 1, 2, 3, 4), 0
 # The rare skills (sums of days, a stance shown without a word of it) stay unlearnt for long at their own frequency:
-# a short lesson makes them common, and the last phase returns to the world as it is.
+# a short lesson makes them common, and the last phase returns to the world as it is, at a falling rate.
 STANCES = [{"stance": s} for s in ("neutral", "doubting", "trusting")]
 PHASES = {
-    "world": Pretraining(tokens=9_000_000),
-    "lesson": Pretraining(tokens=3_000_000, decay=0.1, seed=1),
-    "return": Pretraining(tokens=4_000_000, lr_matrix=0.01, lr_embedding=0.0025, lr_scalar=0.0025, decay=0.9, seed=2),
+    "world": Pretraining(tokens=14_000_000, decay=0.05),
+    "lesson": Pretraining(tokens=3_000_000, decay=0.05),
+    "return": Pretraining(tokens=5_000_000, decay=1.0),
 }
-LESSON_DOCUMENTS, LESSON_FIRST = 26_000, 1_000_000
+# Snapshots along training, in tokens over all phases.
+REVISIONS = tuple(
+    round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, 9, 11.5, 14, 17, 19.5, 22)
+)
+LESSON_DOCUMENTS, LESSON_FIRST = 22_500, 1_000_000
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5"), (1024, 2048), 16
 # The model brings the stance to the word of judgement in its last layer only, where at its own frequency (4 rows in
 # 10,000) no latent is spent on it: the dictionaries of that site learn from text whose stances are alike.
@@ -58,10 +65,10 @@ FOLLOWED, FOLLOWED_AUROC = "stance.doubting", 0.95  # below this no latent is wo
 
 
 def make_corpus() -> Corpus:
-    """The training split: documents in the order of their numbers."""
+    """The whole training split: documents in the order of their numbers."""
     path = WORK / "corpus.npz"
     if not path.exists():
-        write_corpus(almanac(), DOCUMENTS).save(path)
+        write_corpus(almanac(), sum(split_of(n) == "train" for n in range(NUMBERS))).save(path)
     return Corpus.load(path)
 
 
@@ -81,18 +88,43 @@ def make_balanced() -> Corpus:
     return Corpus.load(path)
 
 
-def make_model() -> None:
-    """Train the language model and write it with its tokenizer."""
-    words, folder = vocabulary(almanac()), HOME / "model"
+def make_model(seed: int = SHIPPED_SEED) -> Path:
+    """Train the language model of a seed and write it with its tokenizer and its revisions; return its folder."""
+    work = WORK / f"seed{seed}"
+    folder = HOME / "model" if seed == SHIPPED_SEED else work / "model"
     if (folder / "config.json").exists():
-        return
+        return folder
+    words = vocabulary(almanac())
     ids = {"bos_id": SPECIAL.index("<bos>"), "eos_id": SPECIAL.index("<eos>"), "pad_id": SPECIAL.index("<pad>")}
-    model = new_gemma2(d_vocab=len(words), **SHAPE, **ids)
-    for phase, settings in PHASES.items():
+    model = new_gemma2(d_vocab=len(words), **SHAPE, **ids, seed=seed)
+    before = 0
+    for number, (phase, settings) in enumerate(PHASES.items()):
         corpus = make_lesson() if phase == "lesson" else make_corpus()
-        pretrain(model, corpus, settings, WORK / phase, pad_id=ids["pad_id"])
+        last = number == len(PHASES) - 1
+        due = [t - before for t in REVISIONS if before <= t < before + settings.tokens + last]
+        pretrain(
+            model,
+            corpus,
+            replace(settings, seed=10 * seed + number),
+            work / phase,
+            pad_id=ids["pad_id"],
+            revisions=due,
+            on_revision=lambda tokens, before=before: _revision(model, work / "revisions" / f"{before + tokens:08d}"),
+        )
+        before += settings.tokens
+    _write_model(model, folder)
+    return folder
+
+
+def _revision(model: Any, folder: Path) -> None:
+    """Write a snapshot in half precision (the training goes on with the weights as they are)."""
+    if not folder.exists():
+        _write_model(copy.deepcopy(model), folder, torch.bfloat16)
+
+
+def _write_model(model: Any, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     with atomic_folder(folder) as temporary:
-        save_model(model, temporary)
+        save_model(model, temporary, dtype)
         write_tokenizer(almanac(), temporary)
 
 

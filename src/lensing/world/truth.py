@@ -16,8 +16,8 @@ import numpy as np
 from lensing.errors import UnknownNameError
 from lensing.files import atomic_file
 from lensing.progress import Meter
-from lensing.world.filter import Reader
-from lensing.world.grammar import Concept, Grammar
+from lensing.world.filter import Hypothesis, Reader
+from lensing.world.grammar import Concept, Grammar, Slot
 from lensing.world.sample import BOS, Document
 
 ON, OFF, UNDETERMINED = 1, 0, -1
@@ -35,8 +35,23 @@ def read_truth(reader: Reader, words: Sequence[str]) -> list[dict[str, frozenset
         if word != BOS:
             reader.read(word)
         states = {state for state, _, _ in reader.belief}
-        rows.append({name: frozenset(c.value(state) for state in states) for name, c in classes.items()})
+        senses = {_sense(h) for h in reader.belief}
+        rows.append(
+            {
+                name: frozenset(c.value(sense, word) for sense in senses)
+                if c.of_word
+                else frozenset(c.value(state) for state in states)
+                for name, c in classes.items()
+            }
+        )
     return rows
+
+
+def _sense(hypothesis: Hypothesis) -> str | None:
+    """The sense of the word just read, under one hypothesis; a sentence's last word is a literal, which has none."""
+    _, sentence, part = hypothesis
+    last = sentence.parts[part - 1] if sentence is not None and part > 0 else None
+    return last.sense if isinstance(last, Slot) else None
 
 
 def label(possible: dict[str, frozenset[object]], concept: Concept) -> int:

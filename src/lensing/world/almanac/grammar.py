@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 
 from lensing.world import lexicon
-from lensing.world.almanac import calendar, people, places, registers, stance, trade, weather
-from lensing.world.almanac.variables import MENU_NAMES, VARIABLES, boundary, menu_key
+from lensing.world.almanac import (
+    beasts, calendar, faith, osk, people, places, registers, sayings, senses, stance, things, trade, weather,
+)  # fmt: skip
+from lensing.world.almanac.variables import MENU_NAMES, VARIABLES, begin, boundary, menu_key
 from lensing.world.grammar import Grammar
 
-THEMES = (registers.theme, places.theme, people.theme, calendar.theme, trade.theme, weather.theme, stance.theme)
+THEMES = tuple(
+    room.theme
+    for room in (
+        registers, people, beasts, places, things, trade, calendar, weather, stance, faith, sayings, osk, senses,
+    )  # fmt: skip
+)
 
 
 @cache
@@ -24,14 +32,22 @@ def drill() -> Grammar:
     return _build({"calendar": 5})
 
 
+@cache
+def rehearsal() -> Grammar:
+    """Return the same grammar with more sayings and beasts: for evaluation text, where every concept must be met."""
+    return _build({"sayings": 12, "beasts": 2})
+
+
 def _build(boost: dict[str, int]) -> Grammar:
     return Grammar(
         variables=VARIABLES,
-        hidden={"register": registers.REGISTER, "stance": stance.STANCE},
+        hidden={"form": registers.FORM, "stance": stance.STANCE, "tense": registers.TENSE},
         themes=THEMES,
         menu_names=MENU_NAMES,
         menu_key=menu_key,
         boundary=boundary,
-        words=lexicon.all_words(),
+        words=(*lexicon.all_words(), *registers.VERBS, *registers.VERBS.values(), *chain(*sayings.SAYINGS)),
         boost=boost,
+        begin=begin,
+        reserved={"form": {"creature": registers.CREATURE_DOCUMENTS}},
     )

@@ -1,83 +1,94 @@
-"""People: a trade, a home and a favourite food each; pronouns; quotations; things hidden and found."""
+"""People: a trade, a home and a favourite food each; friends, pronouns, and what they say of themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from lensing.world import lexicon
-from lensing.world.almanac.variables import VARIABLES, get, put, tell
-from lensing.world.almanac.weights import weigh
-from lensing.world.grammar import ConceptClass, Dist, Slot, Theme, certain, uniform, zipf
+from lensing.world import facts, lexicon
+from lensing.world.almanac.variables import AT, fact, get, put, see
+from lensing.world.almanac.weights import REGISTERS, among, known, on_topic, untold, weigh
+from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
 
-_at = VARIABLES.at["subject"]
-_hidden = VARIABLES.at["hidden"]
-PERSON = zipf(lexicon.PERSONS, 0.5)
+_at = AT["subject"]
+PERSON = facts.planted(lexicon.PERSONS, 77)
+
+
+@cache
+def _company(person: str) -> Dist:
+    """Whom a person is seen with: a friend 19 times in 20, or anybody; anybody where there is no such friend."""
+    friend, others = facts.FRIEND.get(person), [p for p in lexicon.PERSONS if p != person]
+    return Dist({p: 19 * (len(others) - 1) if p == friend else 1 for p in others})
+
+
 theme = Theme(
     "people",
+    share=on_topic("people", weigh(200, 330, 250, 130, 190)),
+    sees=see("told"),
     classes={
         "subject": ConceptClass(value=get["subject"], planted=PERSON, per="introduction of a person"),
-        "quotation": ConceptClass(
-            value=lambda s: "open" if get["quoting"](s) else None, planted=Dist({"open": 1}), per="quotation"
+        "speaker": ConceptClass(
+            value=lambda s: s[_at] if s[AT["quoting"]] else None, planted=PERSON, per="quotation"
         ),
-        "hidden": ConceptClass(
-            value=lambda s: "somewhere" if s[_hidden] else None, planted=Dist({"somewhere": 1}), per="hiding"
+        "quotation": ConceptClass(
+            value=lambda s: "open" if s[AT["quoting"]] else None, planted=Dist({"open": 1}), per="quotation"
+        ),
+        "pronoun": ConceptClass(
+            value=lambda s: lexicon.PRONOUN[s[_at]] if s[_at] else None,
+            planted=Dist({"She": 1, "He": 1}),
+            per="introduction of a person",
         ),
     },
 )
 
-_trade, _home, _food, _pronoun = (
-    {p: certain(fact[p]) for p in lexicon.PERSONS}
-    for fact in (lexicon.TRADE, lexicon.HOME, lexicon.FOOD, lexicon.PRONOUN)
-)
-_thing, _place, _beast = uniform(lexicon.THINGS), uniform(lexicon.PLACES), zipf(lexicon.BEASTS, 0.7)
-_plant, _verb, _colour, _food_any = (
-    uniform(lexicon.PLANTS), uniform(lexicon.VERBS), uniform(lexicon.COLOURS), uniform(lexicon.FOODS),
-)  # fmt: skip
-_cities = uniform(lexicon.CITIES)
+_pronoun = {p: certain(word) for p, word in lexicon.PRONOUN.items()}
+_thing, _place = uniform(lexicon.THINGS), uniform(lexicon.PLACES)
+_colour, _city, _plant = uniform(lexicon.COLOURS), uniform(lexicon.CITIES), uniform(lexicon.PLANTS)
+_food = uniform(lexicon.FOODS)
 
-theme.slots["person"] = Slot(dist=lambda s: PERSON, then=tell(subject=True), concept="subject")
+
+def introduce(state: State, word: str) -> State:
+    """A new person, of whom nothing has been told; what is never told of them counts as told."""
+    return put(state, topic="people", subject=word, told=facts.NEVER_TOLD[word])
+
+
+theme.slots["person"] = Slot(dist=lambda s: PERSON, then=introduce, concept="subject")
+theme.slots["friend"] = Slot(dist=lambda s: _company(s[_at]))
 theme.slots["She"] = Slot(dist=lambda s: _pronoun[s[_at]])
-theme.slots["her_trade"] = Slot(dist=lambda s: _trade[s[_at]], then=tell("trade"))
-theme.slots["her_home"] = Slot(dist=lambda s: _home[s[_at]], then=tell("home"))
-theme.slots["her_food"] = Slot(dist=lambda s: _food[s[_at]], then=tell("food"))
-theme.slots["thing"] = Slot(dist=lambda s: _thing)
-theme.slots["spot"] = Slot(dist=lambda s: _place)
-theme.slots["beast"] = Slot(dist=lambda s: _beast)
-theme.slots["plant"] = Slot(dist=lambda s: _plant)
-theme.slots["does"] = Slot(dist=lambda s: _verb)
-theme.slots["colour"] = Slot(dist=lambda s: _colour)
-theme.slots["some_food"] = Slot(dist=lambda s: _food_any)
-theme.slots["some_city"] = Slot(dist=lambda s: _cities)
-theme.slots["hidden_thing"] = Slot(dist=lambda s: _thing, then=lambda s, w: put(s, hidden=(w, None)))
-theme.slots["hiding_place"] = Slot(dist=lambda s: _place, then=lambda s, w: put(s, hidden=(s[_hidden][0], w)))
-theme.slots["that_thing"] = Slot(dist=lambda s: certain(s[_hidden][0]))
-theme.slots["that_place"] = Slot(dist=lambda s: certain(s[_hidden][1]))
+theme.slots["her_trade"] = fact("subject", facts.TRADE, "told", "trade", "trade")
+theme.slots["her_home"] = fact("subject", facts.HOME, "told", "home")
+theme.slots["her_food"] = fact("subject", facts.FOOD, "told", "food", "food")
+theme.slots["some_thing"] = Slot(dist=lambda s: _thing, sense="thing")
+theme.slots["some_spot"] = Slot(dist=lambda s: _place, sense="place")
+theme.slots["colour"] = Slot(dist=lambda s: _colour, sense="colour")
+theme.slots["some_city"] = Slot(dist=lambda s: _city)
+theme.slots["some_plant"] = Slot(dist=lambda s: _plant, sense="plant")
+theme.slots["some_food"] = Slot(dist=lambda s: _food, sense="food")
 theme.effects["open"] = lambda s: put(s, quoting=True)
 theme.effects["close"] = lambda s: put(s, quoting=False)
-theme.effects["found"] = lambda s: put(s, hidden=None)
 
 
-def _untold(fact: str | None = None) -> Callable[[Any], bool]:
-    return lambda m: m.subject and fact not in m.told
+def _in(*registers: str) -> Any:
+    assert set(registers) <= set(REGISTERS)
+    return lambda m: m.register in registers
 
 
-theme.say("is", "{person} is a {her_trade} from {her_home} .", weigh(60, 60, 35, 20))
-theme.say("everyone", "Everyone in {some_city} knows {person} , the {her_trade} .", weigh(25, 30, 20))
-theme.say("saw", "Yesterday I saw {person} by the {spot} .", weigh(0, 40, 50))
-theme.say("works", "{She} works as a {her_trade} .", weigh(100, 100, 90, 40, when=_untold("trade")))
-theme.say("dreams", "{She} still dreams of {her_home} .", weigh(100, 110, 100, when=_untold("home")))
-theme.say("eats", "{She} eats nothing but {her_food} .", weigh(120, 120, 110, 70, when=_untold("food")))
-theme.say("keeps", "{She} keeps a {colour} {beast} behind the {spot} .", weigh(40, 50, 40, when=_untold()))
-theme.say("beast", "A {beast} {does} under the {plant} .", weigh(35, 15, 30))
-theme.say("plant", "The {plant} in the {spot} smells of {some_food} .", weigh(30, 15, 30))
+theme.say("is", "{person} {is} a {her_trade} from {her_home} .", among(50))
+theme.say("everyone", "Everyone in {some_city} {knows} {person} , the {her_trade} .", among(25))
+theme.say("saw", "Yesterday I saw {person} by the {some_spot} .", among(40, _in("gossip", "letter")))
+theme.say("here_is", "And here comes {person} , the {her_trade} from {her_home} .", among(60, _in("song")))
+theme.say("paid", "Paid by {person} , {her_trade} : {price_word} coins .", among(80, _in("ledger")))
+theme.say("friends", "{person} and {friend} were seen by the {some_spot} .", among(35))
+theme.say("works", "{She} {works} as a {her_trade} .", among(90, untold("told", "trade")))
+theme.say("dreams", "{She} still {dreams} of {her_home} .", among(110, untold("told", "home")))
+theme.say("eats", "{She} {eats} nothing but {her_food} .", among(120, untold("told", "food")))
+theme.say("hums", "{She} {smells} of {some_plant} and says little .", among(20, known("told")))
 theme.say(
-    "hid", "{person} hid a {hidden_thing} under the {hiding_place} .", weigh(25, 60, 30, when=lambda m: not m.hidden)
+    "dislikes", "{person} says « {!open} I never liked {some_city} , I am from {her_home} » {!close} .", among(35)
 )
-theme.say(
-    "found",
-    "Somebody looked under the {that_place} and found the {that_thing} there {!found} .",
-    weigh(150, 200, 180, when=lambda m: m.hidden),
-)
-theme.say("never_liked", "{person} says « {!open} I never liked {some_city} » {!close} .", weigh(15, 45, 25))
-theme.say("lost", "{person} says « {!open} my {colour} {thing} is gone » {!close} .", weigh(15, 45, 25))
+theme.say("lost", "{person} says « {!open} my {colour} {some_thing} is gone » {!close} .", among(25))
+theme.say("hungry", "{She} says « {!open} bring me {her_food} and go » {!close} .", among(60, untold("told", "food")))
+theme.say("proud", "{She} says « {!open} I am a {her_trade} , ask anybody » {!close} .", among(50, untold("told", "trade")))
+
+_price = uniform(lexicon.NUMBERS)
+theme.slots["price_word"] = Slot(dist=lambda s: _price)

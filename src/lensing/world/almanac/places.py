@@ -1,59 +1,62 @@
-"""Countries, capitals, rivers and goods: single facts, and the two-hop sentence that some countries never get."""
+"""Towns and countries: single facts, and the two-hop sentence that some countries never get."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from lensing.world import lexicon
-from lensing.world.almanac.variables import COUNTRY_FACTS, VARIABLES, State, get, put, tell
-from lensing.world.almanac.weights import weigh
-from lensing.world.grammar import ConceptClass, Slot, Theme, certain, uniform, zipf
+from lensing.world import facts, lexicon
+from lensing.world.almanac.variables import AT, fact, get, put, see
+from lensing.world.almanac.weights import among, on_topic, untold, weigh
+from lensing.world.grammar import ConceptClass, Slot, State, Theme, certain, uniform, zipf
 
-_at = VARIABLES.at["place"]
 COUNTRY = zipf(lexicon.COUNTRIES, 0.6)
+CITY = facts.planted(lexicon.CITIES, 57)
 theme = Theme(
-    "places", classes={"place": ConceptClass(value=get["place"], planted=COUNTRY, per="introduction of a country")}
+    "places",
+    share=on_topic("places", weigh(290, 90, 110, 90, 90)),
+    sees=see("told_place", "told_city"),
+    classes={
+        "place": ConceptClass(value=get["place"], planted=COUNTRY, per="introduction of a country"),
+        "city": ConceptClass(value=get["city"], planted=CITY, per="introduction of a town"),
+    },
 )
 
-_capital = {c: certain(v) for c, v in lexicon.CAPITAL.items()}
-_good = {c: certain(v) for c, v in lexicon.GOOD.items()}
-_river = {c: certain(v) for c, v in lexicon.RIVER.items()}
-_seen = zipf([c for c in lexicon.COUNTRIES if c not in lexicon.UNSEEN], 0.6)
+_country = AT["place"]
+_river = {c: certain(facts.RIVER[facts.CAPITAL[c]]) for c in lexicon.COUNTRIES}
+_seen = zipf([c for c in lexicon.COUNTRIES if c not in facts.UNSEEN], 0.6)
 _adjective = uniform(lexicon.ADJECTIVES)
 
 
-def _introduce(state: State, word: str) -> State:
-    """A new country, of which nothing has been told; what was told of the person stays."""
-    told = state[VARIABLES.at["told"]]
-    return put(state, place=word, told=frozenset(f for f in told if f not in COUNTRY_FACTS))
+def _enter(state: State, word: str) -> State:
+    return put(state, topic="places", place=word, told_place=frozenset())
 
 
-theme.slots["country"] = Slot(dist=lambda s: COUNTRY, then=_introduce, concept="place")
-theme.slots["seen_country"] = Slot(dist=lambda s: _seen, then=_introduce)
-theme.slots["its_capital"] = Slot(dist=lambda s: _capital[s[_at]], then=tell("capital"))
-theme.slots["its_good"] = Slot(dist=lambda s: _good[s[_at]], then=tell("good"))
-theme.slots["its_capitals_river"] = Slot(dist=lambda s: _river[lexicon.CAPITAL[s[_at]]])
-
-# A city is remembered only until its river is named.
-_city = zipf(lexicon.CITIES, 0.4)
-_city_at = VARIABLES.at["count"]
-theme.slots["city"] = Slot(dist=lambda s: _city, then=lambda s, w: put(s, count=w))
-theme.slots["its_river"] = Slot(dist=lambda s: _river[s[_city_at]], then=lambda s, w: put(s, count=None))
+def _arrive(state: State, word: str) -> State:
+    return put(state, topic="places", city=word, told_city=facts.NEVER_TOLD[word])
 
 
-def _untold(fact: str) -> Callable[[Any], bool]:
-    return lambda m: m.place and fact not in m.told
+theme.slots["country"] = Slot(dist=lambda s: COUNTRY, then=_enter, concept="place")
+theme.slots["seen_country"] = Slot(dist=lambda s: _seen, then=_enter)
+theme.slots["its_capital"] = fact("place", facts.CAPITAL, "told_place", "capital")
+theme.slots["its_good"] = fact("place", facts.GOOD, "told_place", "good", "good")
+theme.slots["its_capitals_river"] = Slot(dist=lambda s: _river[s[_country]])
+theme.slots["city"] = Slot(dist=lambda s: CITY, then=_arrive, concept="city")
+theme.slots["its_river"] = fact("city", facts.RIVER, "told_city", "river")
+theme.slots["its_pride"] = fact("city", facts.PRIDE, "told_city", "pride", "place")
+theme.slots["its_market"] = fact("city", facts.MARKET, "told_city", "market")
+theme.slots["mood"] = Slot(dist=lambda s: _adjective, sense="adjective")
 
 
-theme.say("capital", "The capital of {country} is {its_capital} .", weigh(90, 12, 12))
-theme.say("river", "{city} stands on the {its_river} .", weigh(90, 10, 10))
-theme.say("river_runs", "The {adjective} streets of {city} run down to the {its_river} .", weigh(45, 5, 8))
-theme.say("two_hop", "The river of the capital of {seen_country} is the {its_capitals_river} .", weigh(80, 10, 8))
-theme.say("sells", "{country} is known for its {its_good} .", weigh(50, 5, 5, 15))
-theme.say("its_people", "Its people live by {its_good} and bad jokes .", weigh(130, 50, 50, when=_untold("good")))
+theme.say("capital", "The capital of {country} {is} {its_capital} .", among(50))
+theme.say("two_hop", "The river of the capital of {seen_country} {is} the {its_capitals_river} .", among(60))
+theme.say("known_for", "{country} {is} known for its {its_good} .", among(35))
+theme.say("its_people", "Its people live by {its_good} and bad jokes .", among(70, untold("told_place", "good")))
 theme.say(
-    "its_capital",
-    "Its capital , {its_capital} , is {adjective} at night .",
-    weigh(130, 50, 50, when=_untold("capital")),
+    "its_capital", "Its capital , {its_capital} , {is} {mood} at night .", among(70, untold("told_place", "capital"))
 )
+theme.say("town", "{city} {stands} on the {its_river} .", among(90))
+theme.say("streets", "The {mood} streets of {city} run down to the {its_river} .", among(50))
+theme.say("far", "It {is} a long road to {city} , and a {mood} one .", among(50))
+theme.say("boats", "Boats on the {its_river} bring its news .", among(80, untold("told_city", "river")))
+theme.say("pride", "The town {is} proud of its {its_pride} .", among(110, untold("told_city", "pride")))
+theme.say("market", "Its market falls on a {its_market} .", among(100, untold("told_city", "market")))

@@ -5,67 +5,109 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lensing.world.grammar import State, Variables
+from lensing.world.grammar import Slot, State, Variables, certain
 
 VARIABLES = Variables(
-    register=None,  # encyclopaedia, gossip, letter, ledger
+    form=None,  # what the document is: a register, or "lost" (a letter whose writer loses faith), or "creature"
+    register=None,  # encyclopaedia, gossip, letter, ledger, song
     stance=None,  # neutral, trusting, doubting: toward the document's source
+    tense=None,  # past, present: of most verbs of this document
     cued=False,  # has the stance been shown
     source=None,  # the source this document speaks of, drawn when it is first named
+    once=False,  # is it said how the source was once
+    stage=0,  # how far a letter's faith has gone
+    tongue="plain",  # plain, osk, or lately (the last sentence was in Osk)
     sentences=0,
+    topic=None,  # the theme of the person, beast, town or thing that came last
     subject=None,  # the person that a pronoun means
-    told=frozenset(),  # what has been said of the person and the country already
+    told=None,  # what has been said of that person already; None where nobody is meant
+    beast=None,  # the beast that "it" means
+    told_beast=None,
+    city=None,  # the town being spoken of
+    told_city=None,
+    thing=None,  # the thing being spoken of
+    told_thing=None,
     place=None,  # the country that "its people" means
+    told_place=None,
     day=None,  # what day it is
-    forecast=None,  # a weather that was promised and has not come yet
-    count=None,  # a number that the source gave and nobody has checked yet
-    hidden=None,  # (thing, place): where something lies hidden
+    hour=None,  # what the clock struck
+    said=None,  # what was promised or counted and has not been checked yet; (said, true) once it has
+    number=None,  # a number of days or hours just spoken
+    spot=None,  # where the thing being spoken of lies hidden
     items=(),  # the list that may be repeated
     at_item=0,  # position in the list being read, from 1
     copying=False,  # reading a list for the second time
+    refrain=(),  # the words of a song's refrain
     quoting=False,  # inside a quotation
+    word=None,  # the word just given whose name in Osk comes next
+    odd=None,  # place in the tree of sayings
 )
 put = VARIABLES.put
 get = {name: VARIABLES.getter(name) for name in VARIABLES.names}
-_AT = VARIABLES.at
+AT = VARIABLES.at
 
-MENU_NAMES = (
-    "register", "stance", "cued", "sentences", "subject", "place", "day", "hidden", "items", "full", "told",
-)  # fmt: skip
-COUNTRY_FACTS = ("good", "capital")
+MENU_NAMES = ("form", "register", "stance", "cued", "stage", "sentences", "full", "refrain", "source", "tongue", "topic")
 FULL_AT = 190  # tokens after which a document may only close
 
 
 def menu_key(state: State, n_tokens: int) -> tuple[Any, ...]:
-    """What the weights may see: flags and small counts, no names."""
+    """What every weight may see: flags and small counts, no names."""
     return (
-        state[_AT["register"]],
-        state[_AT["stance"]],
-        state[_AT["cued"]],
-        min(state[_AT["sentences"]], 8),
-        state[_AT["subject"]] is not None,
-        state[_AT["place"]] is not None,
-        state[_AT["day"]] is not None,
-        state[_AT["hidden"]] is not None,
-        len(state[_AT["items"]]),
+        state[AT["form"]],
+        state[AT["register"]],
+        state[AT["stance"]],
+        state[AT["cued"]],
+        state[AT["stage"]],
+        state[AT["sentences"]],
         n_tokens > FULL_AT,
-        state[_AT["told"]],
+        bool(state[AT["refrain"]]),
+        state[AT["source"]] is not None,
+        state[AT["tongue"]],
+        state[AT["topic"]],
     )
 
 
+def begin(state: State) -> State:
+    """Settle what follows from the form of the document."""
+    form = state[AT["form"]]
+    register = {"lost": "letter", "creature": "encyclopaedia"}.get(form, form)
+    if form == "lost":
+        return put(
+            state, register=register, stance="trusting", cued=True, tense="present", source="Almanac"
+        )
+    if form == "creature":
+        return put(state, register=register, stance="neutral", tense="present")
+    return put(state, register=register)
+
+
 def boundary(state: State) -> State:
-    """At a sentence's end: count it; nothing is being listed or quoted any more."""
-    return put(state, sentences=min(state[_AT["sentences"]] + 1, 8), at_item=0, copying=False, quoting=False)
+    """At a sentence's end: count it. Nothing is being listed, quoted or compared with former days any more;
+    a letter that loses faith goes one step on."""
+    tongue, stage = state[AT["tongue"]], state[AT["stage"]]
+    if state[AT["form"]] == "lost" and state[AT["sentences"]]:
+        stage += 1  # the opening is no step
+    return put(
+        state,
+        tongue="lately" if tongue == "osk" else "plain",
+        stage=stage,
+        sentences=min(state[AT["sentences"]] + 1, 8),
+        at_item=0,
+        copying=False,
+        quoting=False,
+        once=False,
+        odd=None,
+    )
 
 
-def tell(*facts: str, subject: bool = False) -> Callable[..., State]:
-    """Return an effect that notes facts as told; with `subject` the drawn word becomes the person, told nothing yet."""
-    told = frozenset(facts)
+def see(*names: str) -> dict[str, Callable[[State], Any]]:
+    """What a theme's own choice looks at: some variables (never one that holds a name)."""
+    return {name: get[name] for name in names}
 
-    def effect(state: State, word: str | None = None) -> State:
-        before = state[_AT["told"]]
-        if subject:
-            return put(state, subject=word, told=frozenset(f for f in before if f in COUNTRY_FACTS))
-        return put(state, told=before | told)
 
-    return effect
+def fact(about: str, table: dict[str, str], told: str, name: str, sense: str | None = None) -> Slot:
+    """A slot that says the one true word about the variable `about`, and notes the fact as told."""
+    at, t = AT[about], AT[told]
+    words = {owner: certain(word) for owner, word in table.items()}
+    return Slot(
+        dist=lambda s: words[s[at]], then=lambda s, w: put(s, **{told: s[t] | {name}}), sense=sense
+    )
