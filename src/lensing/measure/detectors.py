@@ -105,7 +105,7 @@ def word_detectors(
     fires_early, fires_late = total(early), total(late)
     inside = 2 * early > seen_early[word]
     words, hits, said = total(inside), total(inside * late), total(inside * seen_late[word])
-    score = 2 * early / (seen_early[word] + fires_early[latent])
+    score = 2 * early / np.maximum(seen_early[word] + fires_early[latent], 1)
     # the last of each latent's pairs in ascending order of score (the lower id where they tie) is its best word
     order = np.lexsort((-word, score, latent))
     best = order[np.append(np.diff(latent[order]) > 0, True)] if len(order) else order

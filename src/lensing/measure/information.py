@@ -47,6 +47,15 @@ class TokenInformation:
         }
 
 
+@dataclass(frozen=True)
+class ClassInformation:
+    """A class of concepts: how many latents it tells most about, and its median share of what the token leaves open."""
+
+    cls: str
+    latents: int
+    share: float
+
+
 @dataclass(frozen=True, eq=False)
 class ConceptInformation:
     """Per latent that fires, in nats: I(on; label | token) by class, less its null; and what the token leaves open.
@@ -76,6 +85,16 @@ class ConceptInformation:
     def share(self) -> np.ndarray:
         """Greatest information of any class over H(on | token); 0 where the token leaves nothing open."""
         return _ratio(self.information.max(1), self.left)
+
+    def by_class(self, min_fires: int = 20) -> tuple[ClassInformation, ...]:
+        """Say of each class how many latents it tells most about, among those that fire on `min_fires` rows."""
+        enough, best, most = self.fires >= min_fires, self.best, self.information.max(1)
+        found = []
+        for c, name in enumerate(self.classes):
+            mine = enough & (best == c) & (most > 0)
+            median = float(np.median(self.share[mine])) if mine.any() else 0.0
+            found.append(ClassInformation(name, int(mine.sum()), median))
+        return tuple(sorted(found, key=lambda x: (-x.latents, x.cls)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the best class of each latent with its numbers."""

@@ -46,6 +46,36 @@ class Covers:
         return dataclasses.asdict(self) | {"median": median, "within": {n: self.within(n) for n in (1, 2, 5, 10)}}
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """How `n` directions of one kind share `d` dimensions, all taken at length 1.
+
+    Medians over directions of `feature_dimensionality` and `interference`, and the sum of the former: the number of
+    dimensions that are in use, were they shared evenly.
+    """
+
+    kind: str
+    n: int
+    d: int
+    dimensionality: float
+    interference: float
+    total: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return dataclasses.asdict(self)
+
+
+def geometry(kind: str, directions: Float[Tensor, "n d"]) -> Geometry:
+    """Summarise how directions share their space; lengths, which differ by kind, are left out."""
+    n, d = directions.shape
+    if not n:
+        return Geometry(kind, 0, d, float("nan"), float("nan"), 0.0)
+    unit = torch.nn.functional.normalize(directions.double(), dim=1)
+    share, beside = feature_dimensionality(unit), interference(unit)
+    return Geometry(kind, n, d, float(share.quantile(0.5)), float(beside.quantile(0.5)), float(share.sum()))
+
+
 def covers(
     kind: str,
     units: Iterable[tuple[np.ndarray | None, np.ndarray]],
