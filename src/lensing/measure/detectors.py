@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lensing.dictionary.codes import Codes
-from lensing.measure.information import Fires, column, halves, pairs, token_information
+from lensing.measure.information import Fires, column, halves, token_information
 
 F1, MIN_FIRES = 0.9, 20
 
@@ -94,8 +94,8 @@ def word_detectors(
     token, document = column(codes, token, "tokens"), column(codes, document, "documents")
     table, second = Fires.of(codes), halves(document, seed)
     n = int(token.max()) + 1 if len(token) else 0
-    latent, word, both = pairs(table.latent, token[table.row], n)
-    _, _, late = pairs(table.latent, token[table.row], n, second[table.row])
+    latent, word, both = table.pairs(token)
+    _, _, late = table.pairs(token, second)
     seen, seen_late = np.bincount(token, minlength=n), np.bincount(token, weights=second, minlength=n)
     early, seen_early, size = both - late, seen - seen_late, len(table.alive)
 

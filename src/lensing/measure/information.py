@@ -17,7 +17,7 @@ from jaxtyping import Int
 from lensing.dictionary.codes import Codes
 from lensing.errors import UsageError
 
-SHUFFLES = 3
+SHUFFLES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,23 +170,28 @@ def halves(document: Int[np.ndarray, " rows"], seed: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Fires:
-    """Every place (row, latent) with an activation above zero, latents numbered among the alive ones."""
+    """Every place with an activation above zero, row after row: `counts` a row, `latent` numbered among the `alive`."""
 
-    row: np.ndarray
+    counts: np.ndarray
     latent: np.ndarray
     alive: np.ndarray
     fires: np.ndarray
-    rows: int
 
     @classmethod
     def of(cls, codes: Codes) -> Fires:
         """Find them."""
         on = codes.value > 0
         row, index = codes.pattern.row_of[on].cpu().numpy(), codes.index[on].cpu().numpy()
-        counts = np.bincount(index, minlength=codes.d_sae)
-        alive = np.flatnonzero(counts)
-        number = np.cumsum(counts > 0) - 1
-        return cls(row, number[index], alive, counts[alive], codes.rows)
+        fires = np.bincount(index, minlength=codes.d_sae)
+        alive = np.flatnonzero(fires)
+        # numpy sorts 16-bit integers by radix, many times faster than others
+        number = (np.cumsum(fires > 0) - 1).astype(np.int16 if len(alive) <= 1 << 15 else np.int64)
+        return cls(np.bincount(row, minlength=codes.rows), number[index], alive, fires[alive])
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.counts)
 
     def entropy(self) -> np.ndarray:
         """H(on) of every latent, plug-in."""
@@ -194,29 +199,30 @@ class Fires:
         return (table[self.rows] - table[self.fires] - table[self.rows - self.fires]) / max(self.rows, 1)
 
     def left(self, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """H(on | cell) of every latent, plug-in, and in how many cells it is both on and off."""
+        """H(on | cell) of every latent, plug-in, and in how many cells it is both on and off; a cell a row."""
         _, cell = np.unique(cell, return_inverse=True)
-        size = np.bincount(cell)
-        latent, place, k = pairs(self.latent, cell[self.row], len(size))
-        n, table, width = size[place], _xlogx(self.rows), len(self.alive)
+        latent, place, k = self.pairs(cell)
+        n, table, width = np.bincount(cell)[place], _xlogx(self.rows), len(self.alive)
         # a cell where the latent never fires adds nothing
         nats = np.bincount(latent, weights=table[n] - table[k] - table[n - k], minlength=width)
         return nats / max(self.rows, 1), np.bincount(latent, weights=k < n, minlength=width)
 
-
-def pairs(
-    latent: np.ndarray, cell: np.ndarray, cells: int, weight: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every (latent, cell) that occurs, in order, and how often (or the sum of `weight` there)."""
-    key = latent.astype(np.int64) * cells + cell
-    if weight is None:
-        key.sort()
-    else:
-        order = np.argsort(key, kind="stable")
-        key, weight = key[order], weight[order]
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    count = np.diff(first, append=len(key)) if weight is None else np.add.reduceat(weight.astype(np.float64), first)
-    return key[first] // max(cells, 1), key[first] % max(cells, 1), count
+    def pairs(self, cell: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every (latent, cell) that occurs, in order, and its number of rows, or the sum of a row's `weight` there."""
+        order = np.argsort(cell, kind="stable")
+        counts = self.counts[order]
+        starts = (np.cumsum(self.counts) - self.counts)[order]
+        places = np.arange(len(self.latent)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+        # rows stand in the order of their cells: a stable sort by latent then orders by latent and cell
+        by_latent = np.argsort(self.latent[places], kind="stable")
+        here, latent = np.repeat(cell[order], counts)[by_latent], np.repeat(np.arange(len(self.alive)), self.fires)
+        changed = np.ones(len(here), dtype=bool)
+        changed[1:] = (here[1:] != here[:-1]) | (latent[1:] != latent[:-1])
+        first = np.flatnonzero(changed)
+        if weight is None:
+            return latent[first], here[first], np.diff(first, append=len(here))
+        weights = np.repeat(weight[order].astype(np.float64), counts)[by_latent]
+        return latent[first], here[first], np.add.reduceat(weights, first)
 
 
 def _xlogx(n: int) -> np.ndarray:
