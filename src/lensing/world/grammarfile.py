@@ -96,7 +96,8 @@ class _Compiler:
         )
         if (n := len(grammar.words)) > MAX_WORDS:
             raise world.wrong(1, f"The file has {n:,} words.", f"At most {MAX_WORDS:,} fit the tokenizer.")
-        cases = [table for table in world.lists.values() if table.by]
+        # A list's cases can change what a document comes into only where its words are stored.
+        cases = [t for t in (world.lists.get(str(say.path)) for say in self.names.stores) if t and t.by]
         deep = [reference for reference, value in self.atoms if value or reference.facts]
         deep += [table.by for table in cases if table.by]
         deep += [

@@ -9,7 +9,7 @@ from typing import Any
 
 from lensing.world.grammartext import OTHERWISE, Change, Part, Phrase, Reference, Say, World
 
-MAX_EXPANSIONS, MAX_ONCE = 2_000, 20
+MAX_EXPANSIONS, MAX_ONCE, MAX_DEPTH, MAX_STARTS, TOO_MANY = 2_000, 20, 50, 5_000, 10**7
 Ways = Iterator[tuple[Fraction, tuple[Part, ...]]]
 
 
@@ -25,6 +25,10 @@ class Names:
         if not any(template.kind == "ending" for template in world.templates.values()):
             line = next((template.line for template in world.templates.values()), 1)
             raise world.wrong(line, "A document can never end: there is no ending.", "Add `ending bye: Good night.`.")
+        hidden = [v for v in world.variables.values() if v.kind == "hidden"]
+        if (starts := prod(len(v.values or {}) for v in hidden)) > MAX_STARTS:
+            what = f"The hidden variables have {starts:,} combinations, and the reader must weigh each."
+            raise world.wrong(hidden[-1].line, what, f"Keep them under {MAX_STARTS:,}.")
         self.check_rules()
         self.check_lists()
         self.expanded = {name: list(self.expand(template.phrases)) for name, template in world.templates.items()}
@@ -34,10 +38,17 @@ class Names:
     def check_rules(self) -> None:
         """Refuse unknown names, circles of rules, and a file that multiplies out to too many sentences."""
         world = self.world
-        counted: dict[str, int] = {}
+        counted: dict[str, int] = {}  # ways to say a rule, up to a number that is too many anyway
+        depth: dict[str, int] = {}
 
         def count(phrases: tuple[Phrase, ...], trail: tuple[str, ...]) -> int:
-            return sum(prod(of(p, trail) for p in phrase.parts if isinstance(p, Say)) for phrase in phrases)
+            ways = 0
+            for phrase in phrases:
+                mine = 1
+                for part in phrase.parts:
+                    mine = min(mine * of(part, trail), TOO_MANY) if isinstance(part, Say) else mine
+                ways += mine
+            return min(ways, TOO_MANY)
 
         def of(say: Say, trail: tuple[str, ...]) -> int:
             name = str(say.path)
@@ -46,21 +57,33 @@ class Names:
                 return 1
             if say.excluded or say.into:
                 raise world.wrong(say.line, f"{name!r} is a rule, not a word.", "Store or exclude words of a list.")
-            if name in trail:
-                circle = " -> ".join((*trail[trail.index(name) :], name))
-                raise world.wrong(world.rules[name].line, f"Rules go in a circle: {circle}.", "Let one end in words.")
-            if name not in counted:
-                counted[name] = count(world.rules[name].phrases, (*trail, name))
+            look_at(name, trail)
             return counted[name]
 
-        for name, rule in world.rules.items():
-            counted[name] = count(rule.phrases, (name,))
+        def look_at(name: str, trail: tuple[str, ...]) -> None:
+            line = world.rules[name].line
+            if name in trail:
+                circle = " -> ".join((*trail[trail.index(name) :], name))
+                raise world.wrong(line, f"Rules go in a circle: {circle}.", "Let one end in words.")
+            if len(trail) + depth.get(name, 0) > MAX_DEPTH:
+                what = f"Rules stand in one another more than {MAX_DEPTH} deep."
+                raise world.wrong(world.rules[trail[0]].line, what, "Join some of them.")
+            if name not in counted:
+                counted[name] = count(world.rules[name].phrases, (*trail, name))
+                parts = (
+                    str(p.path) for phrase in world.rules[name].phrases for p in phrase.parts if isinstance(p, Say)
+                )
+                depth[name] = 1 + max((depth.get(p, 0) for p in parts), default=0)
+
+        for name in world.rules:
+            look_at(name, ())
         total = 0
         for name, template in world.templates.items():
             mine = count(template.phrases, ())
             total += mine
             if total > MAX_EXPANSIONS:
-                what = f"With the {mine:,} ways to say {name!r} the file has over {MAX_EXPANSIONS:,} sentences."
+                ways = f"{mine:,}" if mine < TOO_MANY else "millions of"
+                what = f"With the {ways} ways to say {name!r} the file has over {MAX_EXPANSIONS:,} sentences."
                 raise world.wrong(template.line, what, "Draw single words from a list, or use fewer rules together.")
         if (once := [t.line for t in world.templates.values() if t.once])[MAX_ONCE:]:
             what = f"{len(once)} sentences come once: the reader must remember each."

@@ -277,6 +277,6 @@ class _Parser:
         for piece in text.split(","):
             match = re.fullmatch(r"\s*(\w+)\s*=\s*([^\s=]+)\s*", piece)
             if match is None:
-                raise self.wrong(line, f"{{!{text}}} changes nothing.", "Write `{!mood = angry}`.")
+                raise self.wrong(line, f"{{!{' '.join(text.split())}}} changes nothing.", "Write `{!mood = angry}`.")
             values.append((match[1], None if match[2] == "none" else match[2]))
         return Change(tuple(values), line)
