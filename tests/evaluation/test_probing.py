@@ -245,6 +245,18 @@ def test_shuffled_rows_are_each_used_once_and_stay_in_their_group():
     assert (np.diff(source) == 1).sum() >= 20 - 2 * 5  # a document's labels stay in order but for the turn
 
 
+def test_four_documents_are_enough_to_probe_and_one_to_fit(probed):
+    text, h = world(documents=4)
+    on = (np.arange(len(text.ids)) % LENGTH > 16).astype(np.int8)
+    h[:, 0] = 20.0 * torch.from_numpy(on)
+    row = probed(labelled({"second.part": on}, text.ids), h).at("resid_post.1")[0]
+    assert row.documents == 4
+    assert row.auroc == 1.0
+    one = fit_probe(h[:LENGTH], torch.from_numpy(on[:LENGTH] == 1), torch.zeros(LENGTH, dtype=torch.long))
+    assert auroc(one.score(h), torch.from_numpy(on == 1)) > 0.99
+    assert len(one.to_json()["weight"]) == D
+
+
 def test_concepts_that_cannot_be_probed_are_named(probed):
     text, h = world()
     never = np.zeros(len(text.ids), dtype=np.int8)

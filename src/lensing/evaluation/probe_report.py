@@ -53,6 +53,10 @@ class ProbeGroup:
     auroc: float
     baseline: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return dataclasses.asdict(self)
+
 
 @dataclass(frozen=True)
 class ProbeReport:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,10 @@ class Probe:
         """Return the score of each row, higher where the concept is likelier on."""
         several = self.weight.dim() == 2
         return h.to(self.weight.dtype) @ (self.weight.T if several else self.weight) + self.bias
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"weight": self.weight.tolist(), "bias": self.bias.tolist()}
 
 
 def fit_probe(

@@ -65,7 +65,7 @@ class Moments:
 class Dense:
     """Real-valued rows, standardised (over all rows: no label is seen); ridge strengths are shares of their number."""
 
-    ridges = (1e-4, 1e-3, 1e-2, 1e-1)
+    ridges = (1e-2, 1e-4, 1e-3, 1e-1)  # the first stands where nothing speaks for another
 
     def __init__(self, h: Float[Tensor, "rows d"]) -> None:
         chunks = h.float().split(CHUNK)
@@ -118,7 +118,7 @@ class Dense:
 class OneHot:
     """Tokens at fixed offsets as one-hots, never written out; ridge strengths are pseudo-counts of each token."""
 
-    ridges = (1.0, 10.0, 100.0)
+    ridges = (10.0, 1.0, 100.0)
 
     def __init__(self, tokens: Int[np.ndarray, "rows offsets"]) -> None:
         columns, self.width = [], 0
@@ -152,8 +152,9 @@ class OneHot:
 
     def scores(self, weight: Float[Tensor, "concepts d"], rows: slice) -> Float[np.ndarray, "concepts rows"]:
         """Return the scores (up to a constant a concept) of a slice of rows."""
-        table = weight.float().numpy()
-        return np.add.reduce([table[:, column] for column in self.columns[:, rows]])
+        tokens = torch.from_numpy(self.columns[:, rows].T.copy())
+        table = weight.float().T.contiguous()  # each row's weights lie together: gathering is ten times as fast
+        return torch.nn.functional.embedding_bag(tokens, table, mode="sum").T.contiguous().numpy()
 
     def product(self, weight: Float[Tensor, " d"], rows: np.ndarray) -> Float[Tensor, " d"]:
         """Return the sum over some rows of x (x . weight)."""
@@ -236,6 +237,8 @@ def _factor(moments: Moments, strength: float) -> Float[Tensor, "d d"]:
 
 
 def _correlation(fitted: Moments, seen: Moments, features: Dense | OneHot, ridge: float) -> float:
+    if not fitted.n or not seen.n:
+        return 0.0
     factor = _factor(fitted, features.strength(ridge, fitted.n))
     weight = torch.cholesky_solve(fitted.pull.T, factor).T
     along = (weight * seen.pull).sum(1)
