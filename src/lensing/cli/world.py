@@ -29,8 +29,16 @@ class Sample:
 
 
 @app.command
-def sample(*, tokens: int = 200, truth: bool = False, seed: int = 0, document: int = 0, json: bool = False) -> None:
-    """Show whole documents of the world, and the truth of every token.
+def sample(
+    *,
+    tokens: int = 200,
+    truth: bool = False,
+    seed: int = 0,
+    document: int = 0,
+    grammar: str = "almanac",
+    json: bool = False,
+) -> None:
+    """Show whole documents of a world, and the truth of every token.
 
     Parameters
     ----------
@@ -42,6 +50,8 @@ def sample(*, tokens: int = 200, truth: bool = False, seed: int = 0, document: i
         Seed of the world; the shipped model learnt seed 0.
     document
         Number of the first document.
+    grammar
+        The world: almanac, heldout, or the path of a grammar file of your own.
     json
         Print the result as JSON.
     """
@@ -49,17 +59,17 @@ def sample(*, tokens: int = 200, truth: bool = False, seed: int = 0, document: i
         raise UsageError(
             f"--tokens {tokens} --document {document} --seed {seed}: give at least 1 token and no negative number."
         )
-    from lensing.world.almanac.grammar import almanac
     from lensing.world.filter import Reader
+    from lensing.world.grammarfile import find_grammar
     from lensing.world.sample import sample_document, split_of
     from lensing.world.truth import named, read_truth
 
-    grammar = almanac()
-    reader = Reader(grammar)
+    world = find_grammar(grammar)
+    reader = Reader(world)
     found: list[dict[str, Any]] = []
     while sum(len(d["words"]) for d in found) < tokens:
         number = document + len(found)
-        drawn = sample_document(grammar, number, seed=seed)
+        drawn = sample_document(world, number, seed=seed)
         labels = [named(row) for row in read_truth(reader, drawn.words)] if truth else None
         found.append(
             {
