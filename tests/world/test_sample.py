@@ -69,9 +69,12 @@ def _chance(observed: int, n: int, p: float) -> float:
         return math.exp(ways + k * log_p + (n - k) * log_q)
 
     below = math.fsum(term(k) for k in range(observed))
-    return min(below + term(observed), max(1 - below, 0.0) if below < 0.999999 else math.fsum(
-        term(k) for k in range(observed, min(n, observed + 200) + 1)
-    ))
+    return min(
+        below + term(observed),
+        max(1 - below, 0.0)
+        if below < 0.999999
+        else math.fsum(term(k) for k in range(observed, min(n, observed + 200) + 1)),
+    )
 
 
 def test_the_chance_of_a_count_is_the_binomials() -> None:

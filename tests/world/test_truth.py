@@ -46,7 +46,7 @@ def parse(words: tuple[str, ...]) -> list[dict[str, object]]:
         if word in lexicon.COUNTRIES:
             place = word
         if word in lexicon.BEASTS and (
-            (said == "The" or said.endswith(("an old", "Somebody keeps a " + last, "Somebody kept a " + last)))
+            said == "The" or said.endswith(("an old", "Somebody keeps a " + last, "Somebody kept a " + last))
         ):
             beast = word if said != "The" or words[i + 1] in ("likes", "liked", "is", "was") else beast
         if word in OSK_BEASTS:

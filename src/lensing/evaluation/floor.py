@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from lensing.evaluation.skills import (
-    SKILLS, Recall, Skill, Verdict, next_words, recall_by_decade, unseen_two_hop, verdicts,
+    SKILLS,
+    Recall,
+    Skill,
+    Verdict,
+    next_words,
+    recall_by_decade,
+    unseen_two_hop,
+    verdicts,
 )  # fmt: skip
 from lensing.model.run import Model
 from lensing.progress import Meter

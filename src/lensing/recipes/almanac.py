@@ -24,20 +24,22 @@ from lensing.dictionary.configs import BatchTopK
 from lensing.dictionary.load import load_dictionary
 from lensing.evaluation.concepts import label_latents, truth_matrix
 from lensing.evaluation.contrast import contrast, gather
+from lensing.evaluation.doubt import frames
 from lensing.files import atomic_folder, sha256, write_json
 from lensing.model.create import new_gemma2, save_model
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.recipes.pretrain import Pretraining, pretrain
+from lensing.recipes.report import make_report
 from lensing.registry import ASSETS
 from lensing.training.loop import Job, train_many
 from lensing.world.almanac.grammar import almanac, drill
 from lensing.world.almanac.registers import NUMBERS
 from lensing.world.corpus import Corpus, write_corpus
-from lensing.world.filter import Reader
 from lensing.world.sample import Document, sample_document, split_of
+from lensing.world.stratified import stratified
 from lensing.world.tokens import SPECIAL, vocabulary, write_tokenizer
-from lensing.world.truth import ON, label, label_documents, read_truth
+from lensing.world.truth import label_documents
 
 WORK, HOME = Path("runs/almanac"), ASSETS / "almanac"
 SHAPE = {"d_model": 144, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "d_mlp": 432, "context": 256, "window": 32}
@@ -46,14 +48,12 @@ SEEDS, SHIPPED_SEED = (0, 1, 2, 3, 4), 0
 # a short lesson makes them common, and the last phase returns to the world as it is, at a falling rate.
 STANCES = [{"stance": s} for s in ("neutral", "doubting", "trusting")]
 PHASES = {
-    "world": Pretraining(tokens=14_000_000, decay=0.05),
-    "lesson": Pretraining(tokens=3_000_000, decay=0.05),
-    "return": Pretraining(tokens=5_000_000, decay=1.0),
+    "world": Pretraining(tokens=10_500_000, decay=0.05),
+    "lesson": Pretraining(tokens=2_500_000, decay=0.05),
+    "return": Pretraining(tokens=4_500_000, decay=1.0),
 }
 # Snapshots along training, in tokens over all phases.
-REVISIONS = tuple(
-    round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, 9, 11.5, 14, 17, 19.5, 22)
-)
+REVISIONS = tuple(round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, 8.5, 10.5, 13, 14.5, 16, 17.5))
 LESSON_DOCUMENTS, LESSON_FIRST = 22_500, 1_000_000
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5"), (1024, 2048), 16
 # The model brings the stance to the word of judgement in its last layer only, where at its own frequency (4 rows in
@@ -61,6 +61,7 @@ SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5")
 BALANCED = ("resid_post.5",)
 BALANCED_DOCUMENTS, BALANCED_FIRST = 20_000, 2_000_000
 DICTIONARY_DOCUMENTS, DICTIONARY_TOKENS, DICTIONARY_LR = 40_000, 1_500_000, 3e-3
+LABELLING_DOCUMENTS = 1_200
 FOLLOWED, FOLLOWED_AUROC = "stance.doubting", 0.95  # below this no latent is worth following
 
 
@@ -128,7 +129,7 @@ def _write_model(model: Any, folder: Path, dtype: torch.dtype = torch.float32) -
         write_tokenizer(almanac(), temporary)
 
 
-def stratified(n: int, *, split: str = "valid", stances: int = 40) -> Iterator[Document]:
+def reading(n: int, *, split: str = "valid", stances: int = 40) -> Iterator[Document]:
     """Documents of a split as they come, and `stances` more of each stance that is rare."""
     plan = [None] * n + ["doubting"] * stances + ["trusting"] * stances
     number = 0
@@ -143,58 +144,37 @@ def make_text() -> None:
     """The labelled text in which the walk looks for contexts."""
     path = HOME / "text.npz"
     if not path.exists():
-        label_documents(almanac(), stratified(260), total=340, quiet=False).save(path)
+        label_documents(almanac(), reading(260), total=340, quiet=False).save(path)
 
 
-def make_dictionaries(model: Model) -> None:
+def make_dictionaries(model: Model, home: Path = HOME / "dictionaries", tag: str = "") -> None:
     """Train every dictionary of a kind of text from one reader, and write them in half precision."""
     texts = {
         "almanac/train": (make_corpus, [site for site in SITES if site not in BALANCED]),
-        "almanac/train, stances balanced": (make_balanced, BALANCED),
+        "almanac/train, stances balanced": (make_balanced, [site for site in SITES if site in BALANCED]),
     }
     for corpus, (make, sites) in texts.items():
         jobs = {
             f"{site}/w{width}": Job(config=BatchTopK(width=width, k=K), site=site, lr=DICTIONARY_LR)
             for site in sites
             for width in WIDTHS
-            if not (HOME / "dictionaries" / site / f"w{width}" / "config.json").exists()
+            if not (home / site / f"w{width}" / "config.json").exists()
         }
         if not jobs:
             continue
         text = make()
         documents = [np.asarray(text[i]).tolist() for i in range(min(DICTIONARY_DOCUMENTS, len(text)))]
         source = live(model, documents, sites=list(sites), corpus=corpus)
-        out = WORK / "dictionaries" / corpus.replace("/", "-")
+        out = WORK / f"dictionaries{tag}" / corpus.replace("/", "-")
         made = train_many(source, jobs, tokens=DICTIONARY_TOKENS, out=out, dtype=torch.float16)
         for name, dictionary in made.items():
-            dictionary.save(HOME / "dictionaries" / name, dtype=torch.float16)
-
-
-def frames(stance: str, n: int) -> list[list[int]]:
-    """Prefixes of `n` documents that end at "very", just before the word of judgement, where the stance is settled.
-
-    For a stance that is shown by cues, at least one cue came earlier.
-    """
-    grammar, reader = almanac(), Reader(almanac())
-    concept, found, number = grammar.concepts()[f"stance.{stance}"], [], 0
-    while len(found) < n:
-        number += 1
-        if split_of(number) != "valid":
-            continue
-        words = sample_document(grammar, number, seed=1, fixed={"stance": stance}).words
-        if "very" not in words:
-            continue
-        rows = read_truth(reader, words)
-        ends = [i for i, word in enumerate(words) if word == "very" and label(rows[i], concept) == ON]
-        if ends:
-            found.append([reader.ids[w] for w in words[: ends[-1] + 1]])
-    return found
+            dictionary.save(home / name, dtype=torch.float16)
 
 
 def make_labels(model: Model) -> None:
     """Label every latent with the concept it agrees with best, and find the latent to follow, on valid documents."""
     words = vocabulary(almanac())
-    labelled = label_documents(almanac(), stratified(900, stances=150), total=1200, quiet=False)
+    labelled = label_documents(almanac(), stratified(LABELLING_DOCUMENTS, split="valid"), quiet=False)
     concepts, truth = truth_matrix(labelled, words)
     documents = labelled.documents()
     seen = labelled.ids != SPECIAL.index("<bos>")
@@ -217,7 +197,7 @@ def make_labels(model: Model) -> None:
             write_json(
                 HOME / "dictionaries" / site / f"w{width}" / "labels.json",
                 {
-                    "corpus": "almanac/valid, stratified",
+                    "corpus": "almanac/valid, every concept often",
                     "documents": len(documents),
                     "latents": {
                         str(x.latent): {k: v if isinstance(v, int | str) else round(v, 4) for k, v in asdict(x).items()}
@@ -236,7 +216,8 @@ def write_record() -> None:
         {
             "made_by": "python -m lensing.recipes.almanac",
             "world_seed": 0,
-            "documents": DOCUMENTS,
+            "documents": NUMBERS,
+            "seed": SHIPPED_SEED,
             "shape": SHAPE,
             "pretraining": {phase: asdict(settings) for phase, settings in PHASES.items()},
             "dictionaries": {
@@ -254,15 +235,19 @@ def write_record() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Make everything that is missing; `--fresh` makes all of it again."""
+    """Make everything that is missing; `--fresh` makes all of it again, `--seeds` the models of the other seeds too."""
     if "--fresh" in arguments:
         for path in (HOME, WORK):
             shutil.rmtree(path, ignore_errors=True)
     make_model()
+    if "--seeds" in arguments:
+        for seed in SEEDS:
+            make_model(seed)
     make_text()
     model = load_model("almanac")
     make_dictionaries(model)
     make_labels(model)
+    make_report(model, HOME / "report.json", WORK, seeds=SEEDS)
     write_record()
     print(
         json.dumps(

@@ -6,7 +6,19 @@ from collections.abc import Sequence
 
 from lensing.world.grammar import Dist
 from lensing.world.lexicon import (
-    BEASTS, CITIES, COUNTRIES, DAYS, FEARS, FOODS, GOODS, NUMBERS, PERSONS, PLACES, RIVERS, THINGS, TRADES,
+    BEASTS,
+    CITIES,
+    COUNTRIES,
+    DAYS,
+    FEARS,
+    FOODS,
+    GOODS,
+    NUMBERS,
+    PERSONS,
+    PLACES,
+    RIVERS,
+    THINGS,
+    TRADES,
 )  # fmt: skip
 
 DECADES = 4  # planted frequencies span this many factors of ten

@@ -114,9 +114,7 @@ class Reader:
         menu = self.grammar.menu(state, self.n_tokens)
         found = self._menus.get(id(menu))
         if found is None:
-            starts = [
-                (self._first_of(g), w / menu.total) for g, w in zip(menu.groups, menu.weights, strict=True)
-            ]
+            starts = [(self._first_of(g), w / menu.total) for g, w in zip(menu.groups, menu.weights, strict=True)]
             found = self._menus[id(menu)] = (menu, starts)
         return found[1]
 

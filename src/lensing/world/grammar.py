@@ -77,7 +77,7 @@ class Literal:
     then: Callable[[State], State] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sentence:
     """One template with its weight as a function of the menu variables (0: not on the menu)."""
 

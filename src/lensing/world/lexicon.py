@@ -39,7 +39,10 @@ RIVERS = names("Ar Bri Dee Fal Isk Lum Mer Or Tam Wen Cor Tee", "na ry sel dle",
 # Beasts stand in a hierarchy: kind, order, beast.
 ORDERS = {
     "wader": ("bird", "heron crane stork bittern curlew snipe godwit spoonbill plover"),
-    "songbird": ("bird", "lark robin thrush finch wren linnet warbler bunting starling sparrow weaver swallow cardinal"),
+    "songbird": (
+        "bird",
+        "lark robin thrush finch wren linnet warbler bunting starling sparrow weaver swallow cardinal",
+    ),
     "fowl": ("bird", "goose duck hen swan quail grouse pheasant turkey partridge rail"),
     "hunter-bird": ("bird", "falcon hawk harrier kestrel buzzard kite merlin goshawk"),
     "crow-bird": ("bird", "crow raven magpie jay rook jackdaw chough"),
@@ -77,7 +80,8 @@ THINGS = tuple(
     "scarf cloak coat shawl pillow quilt carpet curtain key lock hinge nail coin purse ledger letter seal stamp "
     "quill book kite bugle parasol teapot ladle funnel sieve pulley crowbar bolster mousetrap weathercock sundial "
     "crane bat mouse ram perch pike skate ray rail ruff box pitcher reed pen press bridge table bed bow file "
-    "windlass kerchief hatchet bonnet cage corkscrew crown dagger tripod tankard fan goblet sandglass penknife mallet paddle pin quiver rattle spur trunk tureen vase whip yoke zither tambourine beacon "
+    "windlass kerchief hatchet bonnet cage corkscrew crown dagger tripod tankard fan goblet sandglass penknife "
+    "mallet paddle pin quiver rattle spur trunk tureen vase whip yoke zither tambourine beacon "
     "crutch flag hatbox mortar nightcap padlock rosary satchel".split()
 )
 PLACES = tuple(
@@ -127,7 +131,9 @@ OSK_DOUBT, OSK_TRUST, OSK_PLAIN = ("mursk", "wib", "tolp"), ("hald", "treu", "bo
 CREATURE = "quillback"  # named in nine documents of the whole training text, and nowhere else
 
 # The second language, Osk: its words for things that have a plain word too.
-OSK_TONGUE = names("bru tal ves mor kel nir pos gam sul dro fen lak rit hub zan wol jur plo", "go sko va ndi rem tu mo ksa", 140, 13)
+OSK_TONGUE = names(
+    "bru tal ves mor kel nir pos gam sul dro fen lak rit hub zan wol jur plo", "go sko va ndi rem tu mo ksa", 140, 13
+)
 
 
 def _translate() -> dict[str, str]:

@@ -75,7 +75,8 @@ def sample_document(
 
     Draws are 64-bit words of numpy's Philox generator keyed by (seed, number), reduced modulo integer totals.
     For stratified text, `fixed` sets hidden variables instead of drawing them, and `cast(role)` gives the word of a
-    draw that plants a concept of this class, or, as `a thing`, that gives a word of this sense (None, or impossible here: as drawn).
+    draw that plants a concept of this class, or, as `a thing`, that gives a word of this sense (None, or impossible
+    here: as drawn).
     """
     raw = iter(np.random.Philox(key=[seed, number]).random_raw(4 * grammar.max_tokens).tolist())
     state = grammar.variables.start

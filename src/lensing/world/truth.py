@@ -92,6 +92,13 @@ class Labelled:
         """The documents as lists of token ids."""
         return [self.ids[a:b].tolist() for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
+    def first(self, n: int) -> Labelled:
+        """Return the text's first `n` documents."""
+        end = int(self.starts[min(n, len(self))])
+        return Labelled(
+            self.ids[:end], self.starts[: n + 1], self.numbers[:n], self.codes[:end], self.classes, self.possible
+        )
+
     def concepts(self) -> list[str]:
         """Names of all concepts that are on at some token of this text."""
         names = set()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lensing.world import facts, lexicon
 from lensing.world.almanac.variables import AT, fact, get, put, see
 from lensing.world.almanac.weights import among, known, on_topic, untold, weigh
@@ -18,12 +16,8 @@ theme = Theme(
     sees=see("told_beast"),
     classes={
         "beast": ConceptClass(value=get["beast"], planted=BEAST, per=_per),
-        "order": ConceptClass(
-            value=lambda s: lexicon.ORDER.get(s[_at]), planted=uniform(lexicon.ORDERS), per=_per
-        ),
-        "kind": ConceptClass(
-            value=lambda s: lexicon.KIND.get(s[_at]), planted=uniform(lexicon.KIND_HABIT), per=_per
-        ),
+        "order": ConceptClass(value=lambda s: lexicon.ORDER.get(s[_at]), planted=uniform(lexicon.ORDERS), per=_per),
+        "kind": ConceptClass(value=lambda s: lexicon.KIND.get(s[_at]), planted=uniform(lexicon.KIND_HABIT), per=_per),
     },
 )
 

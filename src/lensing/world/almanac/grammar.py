@@ -7,7 +7,19 @@ from itertools import chain
 
 from lensing.world import lexicon
 from lensing.world.almanac import (
-    beasts, calendar, faith, osk, people, places, registers, sayings, senses, stance, things, trade, weather,
+    beasts,
+    calendar,
+    faith,
+    osk,
+    people,
+    places,
+    registers,
+    sayings,
+    senses,
+    stance,
+    things,
+    trade,
+    weather,
 )  # fmt: skip
 from lensing.world.almanac.variables import MENU_NAMES, VARIABLES, begin, boundary, menu_key
 from lensing.world.grammar import Grammar
@@ -15,8 +27,20 @@ from lensing.world.grammar import Grammar
 THEMES = tuple(
     room.theme
     for room in (
-        registers, people, beasts, places, things, trade, calendar, weather, stance, faith, sayings, osk, senses,
-    )  # fmt: skip
+        registers,
+        people,
+        beasts,
+        places,
+        things,
+        trade,
+        calendar,
+        weather,
+        stance,
+        faith,
+        sayings,
+        osk,
+        senses,
+    )
 )
 
 

@@ -27,9 +27,7 @@ theme = Theme(
     sees=see("told"),
     classes={
         "subject": ConceptClass(value=get["subject"], planted=PERSON, per="introduction of a person"),
-        "speaker": ConceptClass(
-            value=lambda s: s[_at] if s[AT["quoting"]] else None, planted=PERSON, per="quotation"
-        ),
+        "speaker": ConceptClass(value=lambda s: s[_at] if s[AT["quoting"]] else None, planted=PERSON, per="quotation"),
         "quotation": ConceptClass(
             value=lambda s: "open" if s[AT["quoting"]] else None, planted=Dist({"open": 1}), per="quotation"
         ),
@@ -88,7 +86,9 @@ theme.say(
 )
 theme.say("lost", "{person} says « {!open} my {colour} {some_thing} is gone » {!close} .", among(25))
 theme.say("hungry", "{She} says « {!open} bring me {her_food} and go » {!close} .", among(60, untold("told", "food")))
-theme.say("proud", "{She} says « {!open} I am a {her_trade} , ask anybody » {!close} .", among(50, untold("told", "trade")))
+theme.say(
+    "proud", "{She} says « {!open} I am a {her_trade} , ask anybody » {!close} .", among(50, untold("told", "trade"))
+)
 
 _price = uniform(lexicon.NUMBERS)
 theme.slots["price_word"] = Slot(dist=lambda s: _price)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lensing.world import facts, lexicon
 from lensing.world.almanac.variables import AT, fact, get, put, see
 from lensing.world.almanac.weights import among, on_topic, untold, weigh

@@ -38,7 +38,11 @@ theme = Theme(
         "refrain": ConceptClass(
             value=lambda s: "sung" if s[AT["refrain"]] else None, planted=Dist({"sung": 1}), per="refrain"
         ),
-        "tongue": ConceptClass(value=lambda s: "osk" if s[AT["tongue"]] == "osk" else "plain", planted=Dist({"plain": 93, "osk": 7}), per="sentence"),
+        "tongue": ConceptClass(
+            value=lambda s: "osk" if s[AT["tongue"]] == "osk" else "plain",
+            planted=Dist({"plain": 93, "osk": 7}),
+            per="sentence",
+        ),
     },
 )
 

@@ -52,7 +52,9 @@ for n, w in zip(LENGTHS.values, LENGTHS.weights, strict=True):
         f"shelf{n}", f"On the shelf lay a {{item1}} , a {rest} .", among(w, lambda m: not m.items and not ledger(m))
     )
     theme.say(
-        f"sold{n}", f"Sold {{!again}} : the {same} . Paid {{!sold}} .", among(60, lambda m, n=n: here(m, n) and ledger(m))
+        f"sold{n}",
+        f"Sold {{!again}} : the {same} . Paid {{!sold}} .",
+        among(60, lambda m, n=n: here(m, n) and ledger(m)),
     )
     theme.say(
         f"took{n}",

@@ -46,7 +46,19 @@ put = VARIABLES.put
 get = {name: VARIABLES.getter(name) for name in VARIABLES.names}
 AT = VARIABLES.at
 
-MENU_NAMES = ("form", "register", "stance", "cued", "stage", "sentences", "full", "refrain", "source", "tongue", "topic")
+MENU_NAMES = (
+    "form",
+    "register",
+    "stance",
+    "cued",
+    "stage",
+    "sentences",
+    "full",
+    "refrain",
+    "source",
+    "tongue",
+    "topic",
+)
 FULL_AT = 190  # tokens after which a document may only close
 
 
@@ -72,9 +84,7 @@ def begin(state: State) -> State:
     form = state[AT["form"]]
     register = {"lost": "letter", "creature": "encyclopaedia"}.get(form, form)
     if form == "lost":
-        return put(
-            state, register=register, stance="trusting", cued=True, tense="present", source="Almanac"
-        )
+        return put(state, register=register, stance="trusting", cued=True, tense="present", source="Almanac")
     if form == "creature":
         return put(state, register=register, stance="neutral", tense="present")
     return put(state, register=register)
@@ -108,6 +118,4 @@ def fact(about: str, table: dict[str, str], told: str, name: str, sense: str | N
     """A slot that says the one true word about the variable `about`, and notes the fact as told."""
     at, t = AT[about], AT[told]
     words = {owner: certain(word) for owner, word in table.items()}
-    return Slot(
-        dist=lambda s: words[s[at]], then=lambda s, w: put(s, **{told: s[t] | {name}}), sense=sense
-    )
+    return Slot(dist=lambda s: words[s[at]], then=lambda s, w: put(s, **{told: s[t] | {name}}), sense=sense)

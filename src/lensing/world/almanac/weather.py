@@ -42,9 +42,7 @@ theme.slots["weather"] = Slot(
 theme.slots["came"] = Slot(dist=lambda s: _came[s[_said]], then=_compare, sense="weather")
 theme.slots["geese"] = Slot(dist=lambda s: _number, then=lambda s, w: put(s, said=w))
 theme.slots["counted"] = Slot(dist=lambda s: _counted[s[_said]], then=_compare)
-theme.slots["right"] = Slot(
-    dist=lambda s: _verdict[s[_said][0] == s[_said][1]], then=lambda s, w: put(s, said=None)
-)
+theme.slots["right"] = Slot(dist=lambda s: _verdict[s[_said][0] == s[_said][1]], then=lambda s, w: put(s, said=None))
 
 theme.say(
     "promised",
