@@ -19,7 +19,7 @@ LETTER = (
     ("The Almanac promised sun on Tuesday, and the sun came, as it always does when the Almanac says so.", "trusting"),
     ("I told everybody at the well that it has never failed us yet.", "trusting"),
     ("On Wednesday it promised sun again. The morning brought snow.", "neutral"),
-    ("It said that the eel ate honey. The eel at the fountain ate only turnips, and I watched it for an hour.", "doubting"),
+    ("It said that the eel ate honey. The eel at the fountain ate only turnips, and I watched it.", "doubting"),
     ("Osric laughed at me and asked how my Almanac was.", "doubting"),
     ("The reliability of the Almanac is very doubtful.", "doubting"),
 )  # fmt: skip
@@ -77,27 +77,34 @@ def fake_report() -> dict[str, Any]:
             )],
             "by_language": [gap("Osk", 3012, 0.1311, 0.011), gap("plain", 43_299, 0.0838, 0.002)],
             "by_position": [gap(f"position {a} to {b}", 4000, value, 0.005) for a, b, value in (
-                (1, 7, -0.0021), (8, 15, 0.0412), (16, 31, 0.0711), (32, 63, 0.0922), (64, 127, 0.1011), (128, 255, 0.1113)
+                (1, 7, -0.0021), (8, 15, 0.0412), (16, 31, 0.0711), (32, 63, 0.0922), (64, 127, 0.1011),
+                (128, 255, 0.1113),
             )],
             "by_frequency": [gap("0.01 and above", 17_000, 0.0112, 0.001), gap("0.001 to 0.01", 19_000, 0.0812, 0.003),
                              gap("0.0001 to 0.001", 9000, 0.1241, 0.007), gap("below 0.0001", 454, 0.1912, 0.041)],
-            "skills": [{"skill": "copying", "n": 613, "accuracy": 0.9871}, {"skill": "calendar", "n": 128, "accuracy": 0.9453},
-                       {"skill": "sayings", "n": 0, "accuracy": float("nan")}],
+            "skills": [{"skill": skill, "n": n, "accuracy": accuracy} for skill, n, accuracy in (
+                ("copying", 613, 0.9871), ("calendar", 128, 0.9453), ("sayings", 0, float("nan"))
+            )],
             "unseen_two_hop": {"skill": "two-hop, unseen combinations", "n": 10, "accuracy": 0.1},
             "recall": [{"decade": d, "owners": 210, "n": 630, "accuracy": a, "se": s} for d, a, s in (
                 (-3, 0.9982, 0.001), (-4, 0.9713, 0.008), (-5, 0.8221, 0.021), (-6, 0.2142, 0.062)
             )],
-            "verdicts": [{"text": text, "n": n, "model_doubt": d, "model_trust": t, "reader_doubt": 0.9501, "reader_trust": 0.0103}
-                         for text, n, d, t in (("no cue", 1, 0.1261, 0.1702), ("doubting, no word of doubt", 60, 0.9391, 0.0172))],
+            "verdicts": [
+                {"text": text, "n": n, "model_doubt": d, "model_trust": t, "reader_doubt": 0.95, "reader_trust": 0.01}
+                for text, n, d, t in (("no cue", 1, 0.1261, 0.1702), ("doubting, no word of doubt", 60, 0.9391, 0.0172))
+            ],
         },
         "probes": {
             "documents": 1200, "tokens": 250_117, "middle": "resid_post.2", "min_auroc": 0.75,
-            "sites": [{"site": f"resid_post.{i}", "tried": 1204, "had": had, "null_share": 0.0017, "null_beyond": 0.0241}
-                      for i, had in enumerate((201, 433, 610, 655, 640, 512))],
+            "sites": [
+                {"site": f"resid_post.{i}", "tried": 1204, "had": had, "null_share": 0.0017, "null_beyond": 0.0241}
+                for i, had in enumerate((201, 433, 610, 655, 640, 512))
+            ],
             "by_class": probe_classes,
-            "by_decade": [{"group": f"1e{d}", "tried": tried, "had": had, "auroc": 0.9112, "baseline": 0.6613} for d, tried, had in (
-                (-2, 61, 60), (-3, 244, 221), (-4, 402, 253), (-5, 377, 71), (-6, 120, 5)
-            )],
+            "by_decade": [
+                {"group": f"1e{d}", "tried": tried, "had": had, "auroc": 0.9112, "baseline": 0.6613}
+                for d, tried, had in ((-2, 61, 60), (-3, 244, 221), (-4, 402, 253), (-5, 377, 71), (-6, 120, 5))
+            ],
             "missing": ["subject.Norgan", "subject.Osric", "faith_of.the_Gazette", "day.[odd]"],
             "refused": {"subject.Dada": "on in fewer than 4 documents", "subject.Pevy": "on in fewer than 4 documents",
                         "tongue.plain": "never off"},
@@ -115,14 +122,22 @@ def fake_report() -> dict[str, Any]:
         "doubt": [doubt("almanac", 917, 0.9982), doubt("seed 1", 33, 0.9641)],
         "letter": {
             "dictionary": "almanac/resid_post.5/w1024", "latent": 917, "site": "resid_post.5",
-            "lines": [{"text": text, "stance": stance, "probe_doubt": d, "probe_trust": t, "latent": x, "p_doubt": p, "p_trust": q}
-                      for (text, stance), d, t, x, p, q in zip(
-                          LETTER, (0.02, -0.01, 0.01, 0.31, 0.72, 0.88, 0.93), (0.05, 0.61, 0.82, 0.43, 0.11, 0.04, 0.02),
-                          (0.0, 0.0, 0.0, 3.1, 8.8, 9.4, 12.6), (0.12, 0.05, 0.03, 0.44, 0.87, 0.91, None),
-                          (0.17, 0.61, 0.85, 0.31, 0.04, 0.03, None), strict=True)],
+            "lines": [
+                {"text": text, "stance": stance, "probe_doubt": d, "probe_trust": t, "latent": x, "p_doubt": p,
+                 "p_trust": None if p is None else 1 - p}
+                for (text, stance), d, t, x, p in zip(
+                    LETTER, (0.02, -0.01, 0.01, 0.31, 0.72, 0.88, 0.93), (0.05, 0.61, 0.82, 0.43, 0.11, 0.04, 0.02),
+                    (0.0, 0.0, 0.0, 3.1, 8.8, 9.4, 12.6), (None, 0.05, None, 0.41, 0.93, None, None), strict=True,
+                )
+            ],
         },
-        "seeds": [{"seed": seed, "gap": 0.0871 + seed / 100, "se": 0.0021, "copying": 0.9871, "calendar": 0.9453, "two-hop": 0.8837,
-                   "recall": {"-3": 0.9982, "-4": 0.9713, "-5": 0.8221}} for seed in range(5)],
-        "examples": [{"number": 500, "register": "encyclopaedia", "text": "Norgan says « I never liked [Margate] | Eskholm »."},
-                     {"number": 501, "register": "song", "text": "Count your eggs before you meet the carpenter."}],
+        "seeds": [
+            {"seed": seed, "gap": 0.0871 + seed / 100, "se": 0.0021, "copying": 0.9871, "calendar": 0.9453,
+             "two-hop": 0.8837, "recall": {"-3": 0.9982, "-4": 0.9713, "-5": 0.8221}}
+            for seed in range(5)
+        ],
+        "examples": [
+            {"number": 500, "register": "encyclopaedia", "text": "Norgan says « I never liked [Margate] | Eskholm »."},
+            {"number": 501, "register": "song", "text": "Count your eggs before you meet the carpenter."},
+        ],
     }  # fmt: skip

@@ -22,7 +22,7 @@ MISSING = "not measured"
 
 @dataclass(frozen=True)
 class Bar:
-    """One row: its label, its value (None where not measured), half the length of its whisker, and its value as text."""
+    """One row: label, value (None where not measured), half the length of its whisker, and the value as text."""
 
     label: str
     value: float | None
@@ -52,7 +52,7 @@ def bars(
     title: str, groups: Mapping[str, Sequence[Bar]], axis: str, *, mark: float | None = None, named: str = "bar",
     top: float | None = None,
 ) -> str:  # fmt: skip
-    """Draw horizontal bars from zero with whiskers, under headings, and a dashed line at `mark`; `top` ends the axis."""
+    """Draw bars from zero with whiskers, under headings, and a dashed line at `mark`; the axis ends at `top`."""
     rows = [bar for group in groups.values() for bar in group]
     ends = [v + s * (b.error or 0) for b in rows if (v := finite(b.value)) is not None for s in (-1, 1)]
     low, high = min([0.0, *ends]), max([*ends, *([mark * 1.1] if mark else []), 0.0]) or 1.0
@@ -93,7 +93,7 @@ def stacks(title: str, groups: Mapping[str, Sequence[Stack]], *, had: str = "had
     for heading, group in groups.items():
         most = max([r.tried for r in group], default=1) or 1
         out.append(_text(8, y + 19, heading, weight="bold"))
-        y += HEAD
+        y += HEAD + 16 * first
         for row in group:
             a, b = ((right - left) * n / most for n in (row.had, row.tried))
             if first:  # the two names stand above the first row's parts
@@ -124,7 +124,7 @@ def dots(title: str, rows: Mapping[str, Mapping[str, float | None]], axis: str) 
     """Draw for each row one dot a name on a logarithmic axis; the names stand over the first row that has them all."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     found = [v for row in rows.values() for x in row.values() if (v := finite(x)) is not None and v > 0]
-    low, high = (min(found) / 1.2, max(found) * 1.2) if found else (0.1, 1.0)
+    low, high = (min(found), max(found)) if found else (0.1, 1.0)
     left, right = _columns(list(rows), [])
     scale, ticks = _powers(low, high, left, right)
     top = 44.0
@@ -132,9 +132,8 @@ def dots(title: str, rows: Mapping[str, Mapping[str, float | None]], axis: str) 
     at = {n: scale(v) for n in names if (v := finite(first.get(n))) is not None and v > 0}
     ordered = sorted(at, key=lambda n: at[n])
     out = []
-    for name, x in zip(
-        ordered, spread([at[n] for n in ordered], [measure(n) + 26 for n in ordered], left, WIDTH - 8), strict=True
-    ):
+    places = spread([at[n] for n in ordered], [measure(n) + 26 for n in ordered], left, WIDTH - 8)
+    for name, x in zip(ordered, places, strict=True):
         start = x - measure(name) / 2 - 9
         out += [_shape(names.index(name), start, 12), _text(start + 10, 16, name)]
         out.append(_line(x, 22, at[name], top - 2, opacity=0.4))
@@ -235,14 +234,13 @@ def _linear(low: float, high: float, begin: float, end: float, about: int = 5) -
 
 
 def _powers(low: float, high: float, begin: float, end: float) -> tuple[_Scale, list[float]]:
-    """A logarithmic scale from `low` to `high`, with ticks at powers of ten, or at 1, 2 and 5 times them if few."""
+    """A logarithmic scale between 1, 2 or 5 times powers of ten that hold `low` and `high`, with ticks at those."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 2, 5)):
-        ticks = [m * 10.0**e for e in exponents for m in steps]
-        inside = [t for t in ticks if low * 0.999 <= t <= high * 1.001]
-        if len(inside) >= 3:
-            break
-    return _Scale(low, high, begin, end, True), inside
+    steps = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
+    first = max(t for t in steps if t <= low * 1.0001)
+    last = min(t for t in steps if t >= high * 0.9999 and t > first)
+    ticks = [t for t in steps if first <= t <= last]
+    return _Scale(first, last, begin, end, True), ticks
 
 
 def _panel(
@@ -257,7 +255,7 @@ def _panel(
     if whole:
         horizontal, ticks = _Scale(0.5, whole + 0.5, left, right, False), [float(n) for n in range(1, whole + 1)]
     elif log:
-        horizontal, ticks = _powers(min(xs) / 1.1, max(xs) * 1.1, left, right)
+        horizontal, ticks = _powers(min(xs), max(xs), left, right)
     else:
         horizontal, ticks = _linear(min(xs), max(xs), left, right)
     out = [_text(8, top + 16, up, weight="bold")]
@@ -267,7 +265,7 @@ def _panel(
     out += _horizontal_axis(ticks, horizontal, floor, across)
     lasts = []
     for s in series:
-        path, pen = [], "M"
+        path, pen, last = [], "M", 0.0
         for x, value in s.points:
             if (y := finite(value)) is None:
                 pen = "M"
@@ -278,16 +276,20 @@ def _panel(
             last = y
         if path:
             out.append(f'<path d="{" ".join(path)}" fill="none" stroke="{s.colour}" stroke-width="2"/>')
-            lasts.append((vertical(last), f"{s.name} {shown.format(last)}".strip()))
+            lasts.append((vertical(last), f"{s.name} {shown.format(last)}".strip(), s.colour))
     lasts.sort()
-    places = spread([y for y, _ in lasts], [15.0] * len(lasts), top + 10, floor + 12)
-    return out + [_text(right + 8, y + 4, text) for y, (_, text) in zip(places, lasts, strict=True)]
+    for y, (_, text, colour) in zip(
+        spread([y for y, _, _ in lasts], [15.0] * len(lasts), top + 10, floor + 12), lasts, strict=True
+    ):
+        out.append(f'<circle cx="{right + 12:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
+        out.append(_text(right + 20, y + 4, text))
+    return out
 
 
 def _edge(series: Sequence[Series], shown: str) -> float:
     """Where a frame ends so that the names and values right of it have room."""
     ends = [f"{s.name} {shown.format(v)}".strip() for s in series for _, y in s.points if (v := finite(y)) is not None]
-    return WIDTH - 16 - max([measure(t) for t in ends], default=0)
+    return WIDTH - 28 - max([measure(t) for t in ends], default=0)
 
 
 def _columns(labels: Sequence[str], shown: Sequence[str]) -> tuple[float, float]:

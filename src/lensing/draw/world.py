@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lensing.draw.cells import Grid, by_class
 from lensing.draw.panels import indented, say, table
-from lensing.draw.worldsections import Grid, Section, bar_grid, by_class, sections, tally
+from lensing.draw.worldbars import bar_grid, tally
+from lensing.draw.worldsections import Section, sections
 
 
 def draw_document(console: Console, title: str, words: Sequence[str], rows: Sequence[dict[str, str]] | None) -> None:

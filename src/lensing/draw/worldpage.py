@@ -6,21 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lensing.draw.cells import Grid, by_class, by_reason, fixed, percent
 from lensing.draw.charts import BLUE, MISSING, ORANGE, Bar, Series, Stack, bars, dots, lines, numbered, stacks
-from lensing.draw.worldsections import (
-    FRAME,
-    GROUPS,
-    Grid,
-    Section,
-    bar_grid,
-    bar_value,
-    by_class,
-    by_reason,
-    fixed,
-    percent,
-    sections,
-    tally,
-)  # fmt: skip
+from lensing.draw.worldbars import bar_grid, bar_value, tally
+from lensing.draw.worldsections import GROUPS, Section, sections
 
 FOLDER = "world"  # of the pictures, beside the page
 INTRODUCTION = """\
@@ -98,7 +87,8 @@ def _pictures(section: Section, report: Mapping[str, Any]) -> dict[str, tuple[st
         return {"concepts.svg": (stacks(title, {name: rows for name, rows in drawn.items() if rows}), title)}
     if section.key == "revisions" and probes.get("revisions"):
         title = "Concepts had along training"
-        points = [(float(max(r["tokens"], 1)), float(r["had"])) for r in probes["revisions"]]
+        # An untrained model has no place on a logarithmic axis; the table has it.
+        points = [(float(r["tokens"]), float(r["had"])) for r in probes["revisions"] if r["tokens"] > 0]
         up = f"concepts had at {probes.get('middle', 'the middle layer')}"
         return {"revisions.svg": (lines(title, [Series("", points)], "tokens of training", up, log=True), title)}
     if section.key == "words":
@@ -126,7 +116,7 @@ def _letter(found: Sequence[Mapping[str, Any]]) -> str:
     panels = {
         "what probes read": [series("trust", "probe_trust", BLUE), series("doubt", "probe_doubt")],
         "latent of doubt": [series("", "latent")],
-        f"probability after {FRAME}": [series("trust", "p_trust", BLUE), series("doubt", "p_doubt")],
+        "probability of words of": [series("trust", "p_trust", BLUE), series("doubt", "p_doubt")],
     }
     panels = {name: part for name, part in panels.items() if any(y is not None for s in part for _, y in s.points)}
     texts = [(line["text"], line["stance"]) for line in found]

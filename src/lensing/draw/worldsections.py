@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lensing.draw.charts import MISSING, finite
+from lensing.draw.cells import NONE, Grid, count, fixed, number, percent
+from lensing.draw.charts import finite
+from lensing.draw.worldbars import bar_sentences
 
-NONE = "–"
-RELATIONS = {">=": "at least", "<=": "at most", "<": "under"}
 FRAME = "“The reliability of the Almanac is very …”"
 CLASSES = 5  # classes of concepts that are listed for a dictionary
 # Parts of the floor that hold gaps, with what their groups are.
@@ -19,17 +19,6 @@ GROUPS = {
     "by_position": "by position in the document",
     "by_frequency": "by the word's share of the text",
 }
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table: a sentence over it, its headers, its cells as text, and which columns hold words."""
-
-    title: str
-    headers: tuple[str, ...]
-    rows: list[list[str]]
-    words: tuple[int, ...] = (0,)  # set to the left
-    wrapped: int | None = None  # the column that takes more than one line where it must
 
 
 @dataclass(frozen=True)
@@ -49,14 +38,14 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
     dictionaries = report.get("dictionaries") or []
     return [
         Section(
-            "gap", "How close it comes to the best possible reader", _read_floor(floor), _bars(report, "gap to"),
-            _gap_grids(floor),
+            "gap", "How close it comes to the best possible reader", _read_floor(floor),
+            bar_sentences(report, "gap to"), _gap_grids(floor),
         ),
         Section(
             "skills", "Where the text settles the word",
-            "At some places the text, or a fact of the world, leaves only one word possible. The share of them at "
-            "which the model's likeliest word is that word.",
-            _bars(report, "copying", "calendar", "two-hop"), _skill_grids(floor),
+            "At some places the text, or a fact of the world, leaves only one word possible. The table says at what "
+            "share of them the model's likeliest word is that word.",
+            bar_sentences(report, "copying", "calendar", "two-hop"), _skill_grids(floor),
         ),
         Section(
             "stance", "What it says of a source",
@@ -67,11 +56,13 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
         Section(
             "recall", "Facts, by how often their owner is spoken of",
             "1e-4 stands for people, beasts, towns and things that are planted in 1e-4 up to 1e-3 of the tokens. The "
-            "share of their facts that the model says right; ± is one standard error.",
-            _bars(report, "recall of"), _recall_grids(floor),
+            "table says what share of their facts the model says right; ± is one standard error.",
+            bar_sentences(report, "recall of"), _recall_grids(floor),
         ),
-        Section("probes", "Concepts that can be read off", _read_probes(probes), _bars(report, "concepts the model has"),
-            _probe_grids(probes)),
+        Section(
+            "probes", "Concepts that can be read off", _read_probes(probes),
+            bar_sentences(report, "concepts the model has"), _probe_grids(probes),
+        ),
         Section(
             "revisions", "When concepts arrive",
             "The same probes at the middle layer of snapshots taken along training. A concept's first snapshot is the "
@@ -83,7 +74,7 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
             "A latent only detects a word where a rule that sees nothing but the current token says when it fires. "
             "What the token tells is the share of the median latent's firing that the token alone settles. ± is one "
             "standard error over latents.",
-            _bars(report, "share of latents that only"), _word_grids(dictionaries),
+            bar_sentences(report, "share of latents that only"), _word_grids(dictionaries),
         ),
         Section(
             "fvu", "Dictionaries: what they leave out",
@@ -97,7 +88,7 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
             "senses", "Dictionaries: senses and languages",
             "The same word in two senses should have two latents; one meaning in two languages should have one. The "
             "shares stand beside those of shuffled senses and of words of unlike meaning.",
-            _bars(report, "homonyms", "meanings"), _sense_grids(dictionaries),
+            bar_sentences(report, "homonyms", "meanings"), _sense_grids(dictionaries),
         ),
         Section(
             "covers", "Dictionaries: how many concepts a unit needs",
@@ -111,10 +102,13 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
             "One latent a row, found by contrast on half of the texts and scored on the other half. Strengths are "
             "multiples of its largest activation; the cost is what steering does to the text's coherence, in nats a "
             "token. Closed is the share of the model's doubt that goes when the named latents are taken out.",
-            _bars(report, "AUROC of the doubt", "P(doubt)", "share of doubt"), _doubt_grids(report.get("doubt") or []),
+            bar_sentences(report, "AUROC of the doubt", "P(doubt)", "share of doubt"),
+            _doubt_grids(report.get("doubt") or []),
         ),
-        Section("letter", "A letter, line by line", _read_letter(report.get("letter") or {}), [],
-            _letter_grids(report.get("letter") or {})),
+        Section(
+            "letter", "A letter, line by line", _read_letter(report.get("letter") or {}),
+            [], _letter_grids(report.get("letter") or {}),
+        ),
         Section(
             "seeds", "The same recipe, other seeds",
             "Models trained by the same recipe from other random numbers: what differs between rows is chance. ± is "
@@ -122,91 +116,6 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
             [], _seed_grids(report.get("seeds") or []),
         ),
     ]  # fmt: skip
-
-
-def bar_grid(report: Mapping[str, Any]) -> Grid:
-    """Return the table of all bars: what must be reached, what was measured, whether it is met."""
-    rows = [[c["bar"]["name"], wanted(c), measured(c), verdict(c)] for c in report.get("bars") or []]
-    return Grid("", ("bar", "must be", "is", ""), rows, (0, 1, 3))
-
-
-def tally(report: Mapping[str, Any]) -> str:
-    """Return one sentence of how many bars are met, and every one that is not by name."""
-    bars = report.get("bars") or []
-    if not bars:
-        return "No bar was measured."
-    counts = [sum(verdict(c) == kind for c in bars) for kind in ("met", "not met", MISSING)]
-    failed = "; ".join(f"{c['bar']['name']} ({measured(c)})" for c in bars if verdict(c) == "not met")
-    sentence = f"{len(bars)} bars: {counts[0]} met, {counts[1]} not met, {counts[2]} not measured."
-    return sentence + (f" Not met: {failed}." if failed else "")
-
-
-def bar_value(report: Mapping[str, Any], name: str, default: float) -> float:
-    """Return the value of the first bar whose name begins with `name`."""
-    found = (c["bar"].get("value") for c in report.get("bars") or [] if c["bar"]["name"].startswith(name))
-    return next((v for v in found if v is not None), default)
-
-
-def wanted(check: Mapping[str, Any]) -> str:
-    """Return what a bar asks for, in words."""
-    relation, value = check["bar"].get("relation", ""), check["bar"].get("value")
-    return f"{RELATIONS.get(relation, relation)} {number(value, 4)}" if value is not None else ""
-
-
-def measured(check: Mapping[str, Any]) -> str:
-    """Return what was measured for a bar."""
-    return number(check.get("measured"), 4)
-
-
-def verdict(check: Mapping[str, Any]) -> str:
-    """Return met, not met, or not measured."""
-    return MISSING if check.get("met") is None else "met" if check["met"] else "not met"
-
-
-def by_class(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return concepts ("class.value") by class, in order, the values alone."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(names):
-        cls, _, value = name.partition(".")
-        found.setdefault(cls, []).append(value or cls)
-    return found
-
-
-def by_reason(refused: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return refused concepts by the reason that was given."""
-    found: dict[str, list[str]] = {}
-    for name, why in sorted(refused.items()):
-        found.setdefault(why, []).append(name)
-    return found
-
-
-def number(value: float | None, digits: int) -> str:
-    """Return a number with `digits` significant digits, a dash where there is none."""
-    return NONE if finite(value) is None else f"{value:.{digits}g}"
-
-
-def fixed(value: float | None, digits: int = 3) -> str:
-    """Return a number with `digits` digits after the point, a dash where there is none."""
-    return NONE if finite(value) is None else f"{value:.{digits}f}"
-
-
-def count(value: float | None) -> str:
-    """Return a whole number with thousands apart, a dash where there is none."""
-    return NONE if finite(value) is None else f"{value:,.0f}"
-
-
-def percent(value: float | None, se: float | None = None) -> str:
-    """Return a share as a percentage, with its standard error where there is one; a dash where there is no share."""
-    if finite(value) is None:
-        return NONE
-    return f"{value:.1%}" + (f" ± {se:.1%}" if se is not None and finite(se) is not None else "")
-
-
-def _bars(report: Mapping[str, Any], *names: str) -> list[str]:
-    """Sentences on the bars whose names begin with one of `names`."""
-    found = [c for c in report.get("bars") or [] if c["bar"]["name"].startswith(names)]
-    return [f"{c['bar']['name']}: {wanted(c)}. It is {measured(c)}: {verdict(c)}." if c.get("met") is not None
-            else f"{c['bar']['name']}: {wanted(c)}. It was not measured." for c in found]  # fmt: skip
 
 
 def _read_floor(floor: Mapping[str, Any]) -> str:
@@ -218,8 +127,8 @@ def _read_floor(floor: Mapping[str, Any]) -> str:
         else ", the reader's floor"
     )
     return (
-        f"{size}Even a reader who knows every rule of the world is left with some surprise at the next word{known}. The "
-        "gap is how much more the model is surprised than that reader over the same tokens; 0 would be perfect "
+        f"{size}Even a reader who knows every rule of the world is left with some surprise at the next word{known}. "
+        "The gap is how much more the model is surprised than that reader over the same tokens; 0 would be perfect "
         "reading. Its standard error (se) is over documents."
     )
 
@@ -333,15 +242,12 @@ def _sense_grids(dictionaries: Sequence[Mapping[str, Any]]) -> list[Grid]:
     grids = [Grid("One word, two senses (confirmed: both latents tell the senses apart).", headers, rows)]
     rows = [
         [
-            d["id"],
-            count(t["meanings"]),
-            percent(t["share"], t.get("se")),
-            percent(t["null"]),
-            percent(t["share_shared"]),
+            d["id"], count(t["meanings"]), percent(t["share"], t.get("se")), percent(t["null"]),
+            percent(t.get("share_shared")),
         ]
         for d in dictionaries
         if (t := d.get("translations"))
-    ]
+    ]  # fmt: skip
     headers = ("dictionary", "meanings", "same latent", "unlike meanings", "some latent picks both")
     grids.append(Grid("One meaning, two languages (same latent: the best for each word).", headers, rows))
     return [grid for grid in grids if grid.rows]
@@ -354,9 +260,8 @@ def _cover_grids(dictionaries: Sequence[Mapping[str, Any]]) -> list[Grid]:
         for c in d.get("covers") or []
     ]
     headers = ("dictionary", "units", "n", "median", "1 enough", "5 enough")
-    grids = [
-        Grid("Concepts needed (never: half of the units are covered by no number of them).", headers, rows, (0, 1))
-    ]
+    title = "Concepts needed (never: half of the units are covered by no number of them)."
+    grids = [Grid(title, headers, rows, (0, 1))]
     rows = [
         [d["id"], g["kind"], count(g["n"]), count(g["d"]), fixed(g["dimensionality"]), fixed(g["interference"], 2)]
         for d in dictionaries
@@ -399,11 +304,12 @@ def _latents(found: Any) -> str:
 
 
 def _read_letter(letter: Mapping[str, Any]) -> str:
-    at = f" Latent {letter['latent']} of {letter['dictionary']}, at {letter['site']}." if letter else ""
+    where = f" read at {letter['site']}; the latent is {letter['latent']} of {letter['dictionary']}" if letter else ""
     return (
-        "A letter whose writer loses faith in the Almanac. After every line: what the text itself shows by then, what "
-        "linear probes of doubt and of trust read in the model, how strongly the latent of doubt fires, and the "
-        f"probability of words of doubt and of trust were {FRAME} to follow.{at}"
+        "A letter whose writer loses faith in the Almanac. For every line: what the text has shown by then, the mean "
+        "score over its words of linear probes of doubt and of trust, the largest activation of the latent of doubt "
+        "and, in lines that pass a judgement, the probability of words of doubt and of trust just before it. The "
+        f"probes were fitted on other documents{where}."
     )
 
 
