@@ -8,7 +8,6 @@ from typing import Any
 
 from lensing.dictionary.base import Dictionary
 from lensing.evaluation.bars import COVERAGE_DECADE, MIDDLE, check
-from lensing.evaluation.doubt import Doubt
 from lensing.evaluation.probe_report import ProbeReport, first_revision
 from lensing.evaluation.probing import probe_models, probe_sites
 from lensing.evaluation.triviality import triviality
@@ -143,7 +142,7 @@ def checks(
     floor: Mapping[str, Any] | None = None,
     probes: Mapping[str, Any] | None = None,
     dictionaries: Sequence[Mapping[str, Any]] = (),
-    doubt: Sequence[Doubt] = (),
+    doubt: Sequence[Mapping[str, Any]] = (),
     megabytes: float | None = None,
 ) -> list[dict[str, Any]]:
     """Hold what was measured against the bars; of several dictionaries or sites, the best for what one may choose.
@@ -174,10 +173,12 @@ def checks(
     found += [check(name, skills.get(name)) for name in ("copying", "calendar", "two-hop")]
     recall = {r["decade"]: r["accuracy"] for r in floor["recall"]} if floor else {}
     found.append(check("recall of facts in the rarest decade of coverage", recall.get(COVERAGE_DECADE)))
-    best = max(doubt, key=lambda d: (d.auroc, d.p_steered), default=None)
-    found.append(check("AUROC of the doubt latent on held-out documents", best.auroc if best else None))
-    found.append(check("P(doubt) when the doubt latent is turned up, before babble", best.p_steered if best else None))
-    found.append(check("share of doubt that ablating few latents removes", best.ablation_closed if best else None))
+    best = max(doubt, key=lambda d: (d["auroc"], d["p_steered"]), default=None)
+    found.append(check("AUROC of the doubt latent on held-out documents", best["auroc"] if best else None))
+    found.append(
+        check("P(doubt) when the doubt latent is turned up, before babble", best["p_steered"] if best else None)
+    )
+    found.append(check("share of doubt that ablating few latents removes", best["ablation_closed"] if best else None))
     found.append(check("shipped files, MB", megabytes))
     return [c.to_json() for c in found]
 

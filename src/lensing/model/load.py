@@ -60,7 +60,7 @@ def load_model(
         raise ModelError(f"{name} is a file, not a model. Give the folder that holds config.json.")
     with quiet():
         if name in shipped and revision == RANDOM:
-            hf = untrained(source, number or torch.float32)
+            hf = untrained(source, number if isinstance(number, torch.dtype) else torch.float32)
         else:
             hf = _load_weights(source, label, None if local else revision, number, allow_pickle)
         tokenizer = _load_tokenizer(source, label, None if local else revision)

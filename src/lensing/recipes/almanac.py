@@ -33,7 +33,7 @@ from lensing.recipes.pretrain import Pretraining, pretrain
 from lensing.recipes.report import make_report
 from lensing.registry import ASSETS
 from lensing.training.loop import Job, train_many
-from lensing.world.almanac.grammar import almanac, drill
+from lensing.world.almanac.grammar import almanac, drill, trial
 from lensing.world.almanac.registers import NUMBERS
 from lensing.world.corpus import Corpus, write_corpus
 from lensing.world.sample import Document, sample_document, split_of
@@ -51,10 +51,14 @@ PHASES = {
     "world": Pretraining(tokens=10_500_000, decay=0.05),
     "lesson": Pretraining(tokens=2_500_000, decay=0.05),
     "return": Pretraining(tokens=4_500_000, decay=1.0),
+    "trial": Pretraining(tokens=2_500_000, decay=0.05),
+    "close": Pretraining(tokens=3_000_000, decay=1.0),
 }
 # Snapshots along training, in tokens over all phases.
-REVISIONS = tuple(round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, 8.5, 10.5, 13, 14.5, 16, 17.5))
-LESSON_DOCUMENTS, LESSON_FIRST = 22_500, 1_000_000
+REVISIONS = tuple(
+    round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, 8.5, 10.5, 13, 14.5, 16, 17.5, 20, 23)
+)
+LESSON_DOCUMENTS, LESSONS = 22_500, {"lesson": (drill, 1_000_000), "trial": (trial, 1_500_000)}  # and first number
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5"), (1024, 2048), 16
 # The model brings the stance to the word of judgement in its last layer only, where at its own frequency (4 rows in
 # 10,000) no latent is spent on it: the dictionaries of that site learn from text whose stances are alike.
@@ -73,11 +77,11 @@ def make_corpus() -> Corpus:
     return Corpus.load(path)
 
 
-def make_lesson() -> Corpus:
-    """Text of the same world with a busy calendar and all stances alike, from the training split."""
-    path = WORK / "lesson.npz"
+def make_lesson(phase: str) -> Corpus:
+    """Text of the world in which what is rare is not: other documents of the training split, all stances alike."""
+    path, (grammar, first) = WORK / f"{phase}.npz", LESSONS[phase]
     if not path.exists():
-        write_corpus(drill(), LESSON_DOCUMENTS, first=LESSON_FIRST, cycle=STANCES).save(path)
+        write_corpus(grammar(), LESSON_DOCUMENTS, first=first, cycle=STANCES).save(path)
     return Corpus.load(path)
 
 
@@ -100,7 +104,7 @@ def make_model(seed: int = SHIPPED_SEED) -> Path:
     model = new_gemma2(d_vocab=len(words), **SHAPE, **ids, seed=seed)
     before = 0
     for number, (phase, settings) in enumerate(PHASES.items()):
-        corpus = make_lesson() if phase == "lesson" else make_corpus()
+        corpus = make_lesson(phase) if phase in LESSONS else make_corpus()
         last = number == len(PHASES) - 1
         due = [t - before for t in REVISIONS if before <= t < before + settings.tokens + last]
         pretrain(

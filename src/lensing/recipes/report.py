@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from lensing.dictionary.load import load_dictionary
-from lensing.evaluation.doubt import Doubt, doubt_report
+from lensing.evaluation.doubt import doubt_report
 from lensing.evaluation.floor import floor_report
 from lensing.evaluation.letter import read_letter
 from lensing.evaluation.world_report import checks, dictionary_section, examples, probes_section
-from lensing.files import write_json
+from lensing.files import finite, write_json
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.registry import revisions, shipped_dictionaries
@@ -23,7 +23,7 @@ from lensing.world.corpus import Corpus
 from lensing.world.stratified import stratified
 from lensing.world.truth import Labelled, label_documents
 
-DOCUMENTS, FEWER = 3_000, 1_000  # of stratified text: for the probes, and for the snapshots and dictionaries
+DOCUMENTS, PROBED, FEWER = 4_000, 2_000, 700  # of stratified text: all, for the probes, for snapshots and dictionaries
 FLOOR_DOCUMENTS, SEED_DOCUMENTS = 400, 150
 TABLE_DOCUMENTS = 4_000  # of training text: what the token and bigram tables are fitted on
 
@@ -47,7 +47,7 @@ def make_report(model: Model, path: Path, work: Path, *, seeds: Iterable[int] = 
         if not place.exists():
             print(f"measuring: {section}", flush=True)
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_json(place, measure())
+            write_json(place, finite(measure()))
         return json.loads(place.read_text("utf-8"))
 
     corpus = Corpus.load(work / "corpus.npz")
@@ -69,8 +69,8 @@ def make_report(model: Model, path: Path, work: Path, *, seeds: Iterable[int] = 
         "letter",
         lambda: read_letter(model, load_dictionary(best["dictionary"], model=model), best["latent"], fewer).to_json(),
     )
+    probes = kept("probes", lambda: probes_section(model, text.first(PROBED), snapshots, fewer, quiet=False))
     dictionaries = [kept(f"dictionary-{name.replace('/', '-')}", lambda name=name: dictionary(name)) for name in names]
-    probes = kept("probes", lambda: probes_section(model, text, snapshots, fewer, quiet=False))
     found = {
         "model": model.name,
         "bars": checks(
@@ -78,7 +78,7 @@ def make_report(model: Model, path: Path, work: Path, *, seeds: Iterable[int] = 
             floor=floor,
             probes=probes,
             dictionaries=dictionaries,
-            doubt=[Doubt(**{**d, "ablation_latents": tuple(d["ablation_latents"])}) for d in doubt],
+            doubt=doubt,
             megabytes=sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file()) / 1e6,
         ),
         "floor": floor,
@@ -93,7 +93,7 @@ def make_report(model: Model, path: Path, work: Path, *, seeds: Iterable[int] = 
         ],
         "examples": examples(),
     }
-    write_json(path, found)
+    write_json(path, finite(found))
     return found
 
 

@@ -57,6 +57,12 @@ def drill() -> Grammar:
 
 
 @cache
+def trial() -> Grammar:
+    """Return the same grammar with sources put to the test four times as often, too: a second lesson."""
+    return _build({"calendar": 5, "stance": 4})
+
+
+@cache
 def rehearsal() -> Grammar:
     """Return the same grammar with more sayings and beasts: for evaluation text, where every concept must be met."""
     return _build({"sayings": 12, "beasts": 2})
