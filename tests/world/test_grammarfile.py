@@ -337,7 +337,7 @@ def test_held_out_concepts_are_drawn_as_often_as_planned(sampled: list[Document]
 
 def test_held_out_labels_agree_with_an_independent_reading() -> None:
     """Senses of "light", the shown clock and the species, read with plain string rules."""
-    documents = [sample_document(held_out(), i, fixed={"clock": ("liar", "honest")[i % 2]}) for i in range(14)]
+    documents = [sample_document(held_out(), i, fixed={"clock": ("liar", "honest")[i % 2]}) for i in range(24)]
     reader, seen = Reader(held_out()), Counter()
     for d in documents:
         rows = read_truth(reader, d.words)
@@ -360,8 +360,10 @@ def test_held_out_labels_agree_with_an_independent_reading() -> None:
                 (species,), (family,) = rows[i]["species"], rows[i]["family"]
                 assert (family == "bird") == (species in ("heron", "stork", "rook"))
     assert min(seen[k] for k in ("a", "A", "is", "liar", "honest")) > 0
-    labelled = label_documents(held_out(), documents[:3])
-    assert (labelled.truth("family.bird") >= labelled.truth("species.heron")).all()
+    labelled = label_documents(held_out(), documents[:6])
+    heron, bird = labelled.truth("species.heron") == 1, labelled.truth("family.bird") == 1
+    assert heron.any()
+    assert (bird | ~heron).all()
 
 
 def test_the_command_takes_a_file(tmp_path: Path, capsys) -> None:
