@@ -81,8 +81,13 @@ def test_the_model_reads_almost_as_well_as_can_be_read(model: ln.Model) -> None:
     assert report.overall.gap < 0.15
     assert report.generator_entropy < report.reader_entropy
     for skill in report.skills:
-        if skill.skill in ("copying", "calendar", "two-hop"):
+        if skill.skill in ("copying", "two-hop", "facts of people", "facts of towns"):
             assert skill.accuracy > 0.9, skill
+        if skill.skill == "calendar":  # 0.89 on 149 places; here are about 20
+            assert skill.accuracy > 0.6, skill
+    recall = {r.decade: r.accuracy for r in report.recall}
+    assert min(recall[-2], recall[-3], recall[-4]) > 0.9
+    assert recall[-6] < recall[-5] < recall[-4]  # what is rarer is known less
     bare, doubt_said, doubt_shown, trust_said, trust_shown, former, *in_osk = report.verdicts
     assert bare.model_doubt == pytest.approx(bare.reader_doubt, abs=0.05)
     assert bare.reader_doubt == pytest.approx(0.15, abs=0.02)

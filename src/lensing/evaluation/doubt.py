@@ -24,7 +24,7 @@ from lensing.world.truth import ON, label, read_truth
 
 BARE = "The reliability of the Almanac is very"
 SAID = {"Nobody", "lied", "Everybody", "never"}  # the words of cues that say doubt or trust
-STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
+STRENGTHS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0, 4.0)
 
 
 @dataclass(frozen=True)

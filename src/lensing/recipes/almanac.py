@@ -53,19 +53,21 @@ PHASES = {
     "return": Pretraining(tokens=4_500_000, decay=1.0),
     "trial": Pretraining(tokens=2_500_000, decay=0.05),
     "close": Pretraining(tokens=3_000_000, decay=1.0),
+    "drill": Pretraining(tokens=1_500_000, decay=0.05),
+    "end": Pretraining(tokens=8_000_000, decay=0.7),
 }
 # Snapshots along training, in tokens over all phases.
 REVISIONS = tuple(
-    round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, 8.5, 10.5, 13, 14.5, 16, 17.5, 20, 23)
+    round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, 8.5, 10.5, 13, 14.5, 16, 17.5, 20, 23, 27, 32.5)
 )
-LESSON_DOCUMENTS, LESSONS = 22_500, {"lesson": (drill, 1_000_000), "trial": (trial, 1_500_000)}  # and first number
+LESSON_DOCUMENTS, LESSONS = 22_500, {"lesson": (drill, 1_000_000), "trial": (trial, 1_500_000), "drill": (trial, 1_700_000)}  # and first number
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5"), (1024, 2048), 16
 # The model brings the stance to the word of judgement in its last layer only, where at its own frequency (4 rows in
 # 10,000) no latent is spent on it: the dictionaries of that site learn from text whose stances are alike.
 BALANCED = ("resid_post.5",)
 BALANCED_DOCUMENTS, BALANCED_FIRST = 20_000, 2_000_000
 DICTIONARY_DOCUMENTS, DICTIONARY_TOKENS, DICTIONARY_LR = 40_000, 1_500_000, 3e-3
-LABELLING_DOCUMENTS = 1_200
+LABELLING_DOCUMENTS = 420
 FOLLOWED, FOLLOWED_AUROC = "stance.doubting", 0.95  # below this no latent is worth following
 
 
