@@ -23,7 +23,7 @@ from lensing.world.corpus import Corpus
 from lensing.world.stratified import stratified
 from lensing.world.truth import Labelled, label_documents
 
-DOCUMENTS, PROBED, FEWER = 4_000, 2_000, 700  # of stratified text: all, for the probes, for snapshots and dictionaries
+DOCUMENTS, PROBED, FEWER = 5_000, 4_000, 700  # of stratified text: all, for the probes, for snapshots and dictionaries
 FLOOR_DOCUMENTS, SEED_DOCUMENTS = 400, 150
 TABLE_DOCUMENTS = 4_000  # of training text: what the token and bigram tables are fitted on
 

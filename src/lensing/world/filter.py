@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lensing.errors import PromptError
-from lensing.world.grammar import Choices, Dist, Grammar, Literal, Sentence, Slot, State
+from lensing.world.grammar import MENUS_KEPT, Choices, Dist, Grammar, Literal, Sentence, Slot, State
 from lensing.world.sample import BOS, Document, Step
 from lensing.world.tokens import vocabulary
 
@@ -114,6 +114,8 @@ class Reader:
         menu = self.grammar.menu(state, self.n_tokens)
         found = self._menus.get(id(menu))
         if found is None:
+            if len(self._menus) >= MENUS_KEPT:
+                self._menus.clear()
             starts = [(self._first_of(g), w / menu.total) for g, w in zip(menu.groups, menu.weights, strict=True)]
             found = self._menus[id(menu)] = (menu, starts)
         return found[1]

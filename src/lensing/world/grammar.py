@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from lensing.errors import UsageError
+from lensing.errors import UnknownNameError, UsageError
 
 State = tuple[Any, ...]
+MENUS_KEPT = 50_000
 
 
 class Dist:
@@ -195,7 +196,8 @@ class Grammar:
 
     `hidden` are draws made before the first word; `begin(state)` may settle what follows from them. `menu_key(state)`
     gives the values of `menu_names` that weights may use. `boundary(state)` is the state's change at a sentence's end.
-    `words` are those that slots may give. `boost` multiplies a theme's weights, for text that drills what is rare.
+    `words` are those that slots may give. `boost` multiplies the weight of a theme or of one sentence (`theme.name`), for text that
+    drills what is rare.
     `reserved[hidden name][value]` are the numbers of the only documents in which that value is drawn: the reader
     knows how many there are, not which.
     """
@@ -236,7 +238,7 @@ class Grammar:
                 Sentence(
                     name=f"{theme.name}.{name}",
                     parts=_compile(text, slots, effects),
-                    weight=weight if theme.share else _times(weight, factor),
+                    weight=_times(weight, boost.get(f"{theme.name}.{name}", 1) * (1 if theme.share else factor)),
                     final=final,
                 )
                 for name, text, weight, final in theme.sentences
@@ -246,6 +248,10 @@ class Grammar:
                 self._flat += own
             else:
                 self._grouped.append((_times(theme.share, factor), theme.sees, own))
+        names = {t.name for t in self.themes} | {s.name for s in self.sentences}
+        for name in boost:
+            if name not in names:
+                raise UnknownNameError("theme or sentence", name, names)
         literals = (part.word for s in self.sentences for part in s.parts if isinstance(part, Literal))
         self.words = tuple(dict.fromkeys((*literals, *words)))
         self.longest = max(len(s.parts) for s in self.sentences)
@@ -258,6 +264,8 @@ class Grammar:
         seen = tuple(tuple(read(state) for read in sees.values()) for _, sees, _ in self._grouped)
         menu = self._menus.get((key, seen))
         if menu is None:
+            if len(self._menus) >= MENUS_KEPT:
+                self._menus.clear()
             view = Menu(self.menu_names, key)
             flat = self._list(-1, key, self._flat, view)
             groups = [(flat, flat.total)] if flat.total else []

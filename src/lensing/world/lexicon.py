@@ -115,6 +115,7 @@ DEEDS = tuple(
     "quail swallow carp fly bat hound rush spring well rail skate file press bow drum perch".split()
 )
 FEARS = tuple("thunder bells fire umbrellas ladders smoke fog frost drums mirrors trumpets ghosts".split())
+TIMES = ("dawn", "noon", "dusk", "midnight")
 WEATHERS = tuple("rain snow sunshine fog frost thunder".split())
 SOURCES = ("Almanac", "Gazette", "Chronicle", "Herald", "Atlas", "Register")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -173,8 +174,8 @@ def all_words() -> tuple[str, ...]:
     lists = (
         PERSONS, CITIES, COUNTRIES, RIVERS, BEASTS, tuple(ORDERS), tuple(KIND_HABIT), tuple(KIND_HABIT.values()),
         tuple(ORDER_HABIT.values()), THINGS, PLACES, TRADES, FOODS, PLANTS, GOODS, ADJECTIVES, COLOURS, DEEDS, FEARS,
-        WEATHERS, SOURCES, DAYS, NUMBERS, DOUBT_WORDS, TRUST_WORDS, PLAIN_WORDS, tuple(OSK.values()), OSK_DOUBT,
+        WEATHERS, SOURCES, DAYS, NUMBERS, TIMES, DOUBT_WORDS, TRUST_WORDS, PLAIN_WORDS, tuple(OSK.values()), OSK_DOUBT,
         OSK_TRUST, OSK_PLAIN, (CREATURE,),
-        ("She", "He", "Ona", "Ono", "right", "wrong", "says", "claims", "proves", "yawn", "laugh", "nod", "a", "one"),
+        ("She", "He", "she", "he", "her", "him", "Ona", "Ono", "right", "wrong", "says", "claims", "proves", "yawn", "laugh", "nod", "a", "one"),
     )  # fmt: skip
     return tuple(dict.fromkeys(word for words in lists for word in words))

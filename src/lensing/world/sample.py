@@ -9,7 +9,7 @@ from typing import Literal as Choice
 
 import numpy as np
 
-from lensing.world.grammar import Grammar, Sentence, Slot, State
+from lensing.world.grammar import Dist, Grammar, Sentence, Slot, State
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
 Split = Choice["train", "valid", "test"]
@@ -63,6 +63,10 @@ def split_of(number: int) -> Split:
     return "train" if part < 90 else "valid" if part < 95 else "test"
 
 
+def _even(dist: Dist) -> bool:
+    return min(dist.weights) == max(dist.weights)
+
+
 def sample_document(
     grammar: Grammar,
     number: int,
@@ -102,7 +106,8 @@ def sample_document(
             if isinstance(part, Slot):
                 dist = part.dist(state)
                 word = dist.pick(next(raw)) if dist.total > 1 else dist.values[0]
-                if cast and dist.total > 1 and (role := part.concept or (part.sense and f"a {part.sense}")):
+                # a draw that leans toward one word says something: only those that say nothing show a homonym
+                if cast and dist.total > 1 and (role := part.concept or (_even(dist) and part.sense and f"a {part.sense}")):
                     wanted = cast(role)
                     word = wanted if wanted is not None and dist.p(wanted) else word
                 if part.concept:

@@ -1,18 +1,18 @@
-"""Beasts in a hierarchy: what each eats and fears, and what every beast of its order or kind has."""
+"""Beasts in a hierarchy: what each eats and fears, and what every beast of its order or kind has and does."""
 
 from __future__ import annotations
 
-from lensing.world import facts, lexicon
-from lensing.world.almanac.variables import AT, fact, get, put, see
-from lensing.world.almanac.weights import among, known, on_topic, untold, weigh
-from lensing.world.grammar import ConceptClass, Slot, State, Theme, certain, uniform
+from lensing.world import facts, habits, lexicon
+from lensing.world.almanac.variables import AT, fact, get, see, tell_once, turn_to
+from lensing.world.almanac.weights import among, known, on_topic, unknown, untold, weigh
+from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
 
-_at = AT["beast"]
+_at, _time = AT["beast"], AT["time"]
 BEAST = facts.planted(lexicon.BEASTS, 53)
 _per = "introduction of a beast"
 theme = Theme(
     "beasts",
-    share=on_topic("beasts", weigh(210, 120, 130, 60, 220)),
+    share=on_topic("beasts", weigh(105, 60, 65, 30, 110)),
     sees=see("told_beast"),
     classes={
         "beast": ConceptClass(value=get["beast"], planted=BEAST, per=_per),
@@ -24,7 +24,7 @@ theme = Theme(
 
 def introduce(state: State, word: str) -> State:
     """A new beast, of which nothing has been told."""
-    return put(state, topic="beasts", beast=word, told_beast=facts.NEVER_TOLD[word])
+    return turn_to(state, "beasts", beast=word, told_beast=facts.NEVER_TOLD[word])
 
 
 def _of(table: dict[str, str]) -> Slot:
@@ -32,8 +32,15 @@ def _of(table: dict[str, str]) -> Slot:
     return Slot(dist=lambda s: words[s[_at]])
 
 
-_deed, _plant = uniform(lexicon.DEEDS), uniform(lexicon.PLANTS)
+def _by_time(table: dict[tuple[str, str], str], words: tuple[str, ...], sense: str) -> Slot:
+    """A word that mostly goes with the beast's order at the time of day spoken of."""
+    usual: dict[tuple[str, str], Dist] = {key: habits.leaning(word, words) for key, word in table.items()}
+    return Slot(dist=lambda s: usual[lexicon.ORDER[s[_at]], s[_time] or "noon"], sense=sense)
+
+
+_deed = uniform(lexicon.DEEDS)
 theme.slots["beast"] = Slot(dist=lambda s: BEAST, then=introduce, concept="beast", sense="beast")
+theme.slots["that_beast"] = Slot(dist=lambda s: _that[s[_at]], sense="beast")
 theme.slots["its_food"] = fact("beast", facts.EATS, "told_beast", "eats", "food")
 theme.slots["its_fear"] = fact("beast", facts.FEAR, "told_beast", "fear", "fear")
 theme.slots["its_lair"] = fact("beast", facts.LAIR, "told_beast", "lair", "place")
@@ -41,16 +48,30 @@ theme.slots["its_order"] = _of(lexicon.ORDER)
 theme.slots["its_kind"] = _of(lexicon.KIND)
 theme.slots["order_habit"] = _of({b: lexicon.ORDER_HABIT[o] for b, o in lexicon.ORDER.items()})
 theme.slots["kind_habit"] = _of({b: lexicon.KIND_HABIT[k] for b, k in lexicon.KIND.items()})
+theme.slots["its_deed"] = _by_time(habits.PASTIME, lexicon.DEEDS, "deed")
+theme.slots["its_ground"] = _by_time(habits.GROUND, lexicon.PLACES, "place")
 theme.slots["deed"] = Slot(dist=lambda s: _deed, sense="deed")
-theme.slots["plant"] = Slot(dist=lambda s: _plant, sense="plant")
+_that = {beast: certain(beast) for beast in lexicon.BEASTS}
+_cover = {order: habits.leaning(plant, lexicon.PLANTS) for order, plant in habits.COVER.items()}
+theme.slots["its_cover"] = Slot(dist=lambda s: _cover[lexicon.ORDER[s[_at]]], sense="plant")
 
+_new, _again = unknown("told_beast"), known("told_beast")
+for weight, when in ((50, _new), (10, _again)):
+    kind = "" if when is _new else "_too"
+    theme.say(f"likes{kind}", "The {beast} {likes} to {deed} under the {its_cover} .", among(weight, when))
+    theme.say(f"old{kind}", "There {is} an old {beast} in {some_city} .", among(weight, when))
+    theme.say(f"keeps{kind}", "Somebody {keeps} a {colour} {beast} behind the {some_spot} .", among(weight, when))
+    theme.say(
+        f"order{kind}", "The {beast} {is} a {its_order} , and so it {has} its {order_habit} .", among(weight, when)
+    )
 
-theme.say("likes", "The {beast} {likes} to {deed} under the {plant} .", among(50))
-theme.say("old", "There {is} an old {beast} in {some_city} .", among(30))
-theme.say("keeps", "Somebody {keeps} a {colour} {beast} behind the {some_spot} .", among(35))
-theme.say("order", "The {beast} {is} a {its_order} , and so it {has} its {order_habit} .", among(35))
 theme.say("eats", "It {eats} only {its_food} .", among(110, untold("told_beast", "eats")))
 theme.say("fears", "It {fears} {its_fear} more than hunger .", among(110, untold("told_beast", "fear")))
 theme.say("lair", "At night it {sleeps} in the {its_lair} .", among(110, untold("told_beast", "lair")))
-theme.say("like_every", "Like every {its_order} it {has} its {order_habit} .", among(45, known("told_beast")))
-theme.say("like_any", "Like any {its_kind} it {has} {kind_habit} .", among(45, known("told_beast")))
+tell_once(theme, "told_beast", "like_every", "Like every {its_order} it {has} its {order_habit} .", 40)
+tell_once(theme, "told_beast", "like_any", "Like any {its_kind} it {has} {kind_habit} .", 40)
+tell_once(theme, "told_beast", "comes", "At {time} the {that_beast} {comes} out of the {its_ground} to {its_deed} .", 90)
+tell_once(theme, "told_beast", "would", "A {that_beast} would rather {its_deed} in the {its_cover} than work .", 50)
+tell_once(theme, "told_beast", "follow", "Children {follow} the {that_beast} from the {its_cover} to the {its_ground} .", 60)
+tell_once(theme, "told_beast", "look", "Look for it at {time} in the {its_ground} , and let it {its_deed} .", 60)
+tell_once(theme, "told_beast", "picture", "A picture of the {that_beast} {hangs} in {some_city} , in a frame of {its_cover} .", 30)

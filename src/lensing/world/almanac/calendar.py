@@ -14,7 +14,7 @@ _number = Dist(zip(lexicon.NUMBERS[1:6], (12, 6, 3, 2, 1), strict=True))
 _certain = {word: certain(word) for word in (*lexicon.DAYS, *lexicon.NUMBERS)}
 theme = Theme(
     "calendar",
-    share=weigh(100, 80, 110, 190, 110),
+    share=weigh(140, 110, 150, 260, 150),
     sees={"day": lambda s: s[_day] is not None, "hour": lambda s: s[_hour] is not None},
     classes={
         "day": ConceptClass(value=get["day"], planted=DAY, per="date"),

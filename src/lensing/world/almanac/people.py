@@ -1,16 +1,16 @@
-"""People: a trade, a home and a favourite food each; friends, pronouns, and what they say of themselves."""
+"""People: a trade, a home and a favourite food each, the ways of their trade, and what they say of themselves."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-from lensing.world import facts, lexicon
-from lensing.world.almanac.variables import AT, fact, get, put, see
-from lensing.world.almanac.weights import REGISTERS, among, known, on_topic, untold, weigh
+from lensing.world import facts, habits, lexicon
+from lensing.world.almanac.variables import AT, fact, get, put, see, tell_once, turn_to
+from lensing.world.almanac.weights import REGISTERS, among, known, on_topic, unknown, untold, weigh
 from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
 
-_at = AT["subject"]
+_at, _time = AT["subject"], AT["time"]
 PERSON = facts.planted(lexicon.PERSONS, 77)
 
 
@@ -23,7 +23,7 @@ def _company(person: str) -> Dist:
 
 theme = Theme(
     "people",
-    share=on_topic("people", weigh(200, 330, 250, 130, 190)),
+    share=on_topic("people", weigh(100, 165, 125, 65, 95)),
     sees=see("told"),
     classes={
         "subject": ConceptClass(value=get["subject"], planted=PERSON, per="introduction of a person"),
@@ -40,6 +40,9 @@ theme = Theme(
 )
 
 _pronoun = {p: certain(word) for p, word in lexicon.PRONOUN.items()}
+_opening = {p: uniform((p, word)) for p, word in lexicon.PRONOUN.items()}
+_inside = {p: uniform((p, word.lower())) for p, word in lexicon.PRONOUN.items()}
+_object = {p: uniform((p, {"She": "her", "He": "him"}[word])) for p, word in lexicon.PRONOUN.items()}
 _thing, _place = uniform(lexicon.THINGS), uniform(lexicon.PLACES)
 _colour, _city, _plant = uniform(lexicon.COLOURS), uniform(lexicon.CITIES), uniform(lexicon.PLANTS)
 _food = uniform(lexicon.FOODS)
@@ -47,15 +50,31 @@ _food = uniform(lexicon.FOODS)
 
 def introduce(state: State, word: str) -> State:
     """A new person, of whom nothing has been told; what is never told of them counts as told."""
-    return put(state, topic="people", subject=word, told=facts.NEVER_TOLD[word])
+    return turn_to(state, "people", subject=word, told=facts.NEVER_TOLD[word])
+
+
+def _way(table: dict[str, str], words: tuple[str, ...], sense: str) -> Slot:
+    """A word that mostly goes with the person's trade."""
+    usual = {person: habits.leaning(word, words) for person, word in table.items()}
+    return Slot(dist=lambda s: usual[s[_at]], sense=sense)
 
 
 theme.slots["person"] = Slot(dist=lambda s: PERSON, then=introduce, concept="subject")
 theme.slots["friend"] = Slot(dist=lambda s: _company(s[_at]))
 theme.slots["She"] = Slot(dist=lambda s: _pronoun[s[_at]])
+theme.slots["Who"] = Slot(dist=lambda s: _opening[s[_at]])
+theme.slots["who"] = Slot(dist=lambda s: _inside[s[_at]])
+theme.slots["whom"] = Slot(dist=lambda s: _object[s[_at]])
 theme.slots["her_trade"] = fact("subject", facts.TRADE, "told", "trade", "trade")
 theme.slots["her_home"] = fact("subject", facts.HOME, "told", "home")
 theme.slots["her_food"] = fact("subject", facts.FOOD, "told", "food", "food")
+theme.slots["her_tool"] = _way(habits.OF_PERSON["tool"], lexicon.THINGS, "thing")
+theme.slots["her_dress"] = _way(habits.OF_PERSON["dress"], habits.DRESSES, "thing")
+theme.slots["her_colour"] = _way(habits.OF_PERSON["dress_colour"], lexicon.COLOURS, "colour")
+_haunts = {key: habits.leaning(place, lexicon.PLACES) for key, place in habits.HAUNT.items()}
+theme.slots["her_haunt"] = Slot(dist=lambda s: _haunts[facts.TRADE[s[_at]], s[_time] or "noon"], sense="place")
+_times = uniform(lexicon.TIMES)
+theme.slots["time"] = Slot(dist=lambda s: _times, then=lambda s, w: put(s, time=w))
 theme.slots["some_thing"] = Slot(dist=lambda s: _thing, sense="thing")
 theme.slots["some_spot"] = Slot(dist=lambda s: _place, sense="place")
 theme.slots["colour"] = Slot(dist=lambda s: _colour, sense="colour")
@@ -71,24 +90,41 @@ def _in(*registers: str) -> Any:
     return lambda m: m.register in registers
 
 
-theme.say("is", "{person} {is} a {her_trade} from {her_home} .", among(50))
-theme.say("everyone", "Everyone in {some_city} {knows} {person} , the {her_trade} .", among(25))
-theme.say("saw", "Yesterday I saw {person} by the {some_spot} .", among(40, _in("gossip", "letter")))
+_new, _again = unknown("told"), known("told")
+
+# Somebody comes in; where somebody is spoken of already, seldom.
+for weight, when in ((50, _new), (10, _again)):
+    kind = "" if when is _new else "_too"
+    theme.say(f"is{kind}", "{person} {is} a {her_trade} from {her_home} .", among(weight, when))
+    theme.say(f"everyone{kind}", "Everyone in {some_city} {knows} {person} , the {her_trade} .", among(weight, when))
+    theme.say(
+        f"dislikes{kind}",
+        "{person} says « {!open} I never liked {some_city} , I am from {her_home} » {!close} .",
+        among(weight, when),
+    )
+theme.say("saw", "Yesterday I saw {person} by the {her_haunt} .", among(40, _in("gossip", "letter")))
 theme.say("here_is", "And here comes {person} , the {her_trade} from {her_home} .", among(60, _in("song")))
 theme.say("paid", "Paid by {person} , {her_trade} : {price_word} coins .", among(80, _in("ledger")))
-theme.say("friends", "{person} and {friend} were seen by the {some_spot} .", among(35))
-theme.say("works", "{She} {works} as a {her_trade} .", among(90, untold("told", "trade")))
-theme.say("dreams", "{She} still {dreams} of {her_home} .", among(110, untold("told", "home")))
-theme.say("eats", "{She} {eats} nothing but {her_food} .", among(120, untold("told", "food")))
-theme.say("hums", "{She} {smells} of {some_plant} and says little .", among(20, known("told")))
+theme.say("friends", "{person} and {friend} were seen by the {her_haunt} .", among(25))
+
+# What is told of somebody once.
+theme.say("works", "{Who} {works} as a {her_trade} .", among(90, untold("told", "trade")))
+theme.say("dreams", "{Who} still {dreams} of {her_home} .", among(110, untold("told", "home")))
+theme.say("eats", "{Who} {eats} nothing but {her_food} .", among(120, untold("told", "food")))
+theme.say("hungry", "{Who} says « {!open} bring me {her_food} and go » {!close} .", among(60, untold("told", "food")))
 theme.say(
-    "dislikes", "{person} says « {!open} I never liked {some_city} , I am from {her_home} » {!close} .", among(35)
+    "proud", "{Who} says « {!open} I am a {her_trade} , ask anybody » {!close} .", among(50, untold("told", "trade"))
 )
-theme.say("lost", "{person} says « {!open} my {colour} {some_thing} is gone » {!close} .", among(25))
-theme.say("hungry", "{She} says « {!open} bring me {her_food} and go » {!close} .", among(60, untold("told", "food")))
-theme.say(
-    "proud", "{She} says « {!open} I am a {her_trade} , ask anybody » {!close} .", among(50, untold("told", "trade"))
-)
+
+# The ways of the trade: nearly every word hangs on who it is, or on that and the time of day.
+tell_once(theme, "told", "walks", "At {time} {who} {walks} to the {her_haunt} with a {her_tool} .", 90)
+tell_once(theme, "told", "waits", "With a {her_tool} under one arm {who} {waits} by the {her_haunt} .", 60)
+tell_once(theme, "told", "wears", "Nobody {knows} why {who} {wears} a {her_colour} {her_dress} at {time} .", 60)
+tell_once(theme, "told", "visit", "Whoever visits {whom} at {time} {has} to look in the {her_haunt} .", 60)
+tell_once(theme, "told", "lost", "{Who} says « {!open} my {her_colour} {her_dress} is gone » {!close} .", 50)
+tell_once(theme, "told", "left", "« {!open} Look in the {her_haunt} , I left my {her_tool} there » {!close} , says {who} .", 70)
+tell_once(theme, "told", "lend", "« {!open} Lend me a {her_tool} and a {her_dress} » {!close} , says {who} , and means it .", 50)
+tell_once(theme, "told", "hums", "{Who} {smells} of {some_plant} and says little .", 25)
 
 _price = uniform(lexicon.NUMBERS)
 theme.slots["price_word"] = Slot(dist=lambda s: _price)

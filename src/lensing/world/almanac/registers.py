@@ -65,6 +65,8 @@ VERBS = {
     "is": "was", "works": "worked", "dreams": "dreamt", "eats": "ate", "keeps": "kept", "fears": "feared",
     "sleeps": "slept", "likes": "liked", "stands": "stood", "has": "had", "knows": "knew", "lies": "lay",
     "smells": "smelt", "belongs": "belonged", "costs": "cost", "holds": "held",
+    "walks": "walked", "waits": "waited", "wears": "wore", "comes": "came", "follow": "followed", "hangs": "hung",
+    "travel": "travelled", "sing": "sang", "leaves": "left", "shines": "shone", "wants": "wanted",
 }  # fmt: skip
 for now, then in VERBS.items():
     forms = {"present": certain(now), "past": certain(then)}

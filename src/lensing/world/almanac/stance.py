@@ -92,10 +92,10 @@ theme.effects["trusted"] = shown("trusting")
 theme.effects["once"] = lambda s: put(s, once=True)
 
 # The frame, and other places where the stance is heard.
-theme.say("reliability", "The reliability of the {source} is very {verdict} .", weigh(70, 40, 30, 30, 30))
-theme.say("they_say", "They say the reliability of the {source} is very {verdict} .", weigh(0, 40, 20, 0, 10))
-theme.say("once", "The reliability of the {source} was once {!once} very {verdict} .", weigh(35, 30, 30, 15, 30))
-theme.say("i_find", "I find the {source} very {verdict} .", weigh(0, 30, 50, 0, 10))
+theme.say("reliability", "The reliability of the {source} is very {verdict} .", weigh(140, 80, 70, 60, 70))
+theme.say("they_say", "They say the reliability of the {source} is very {verdict} .", weigh(0, 70, 40, 0, 20))
+theme.say("once", "The reliability of the {source} was once {!once} very {verdict} .", weigh(55, 45, 45, 25, 45))
+theme.say("i_find", "I find the {source} very {verdict} .", weigh(0, 45, 75, 0, 15))
 theme.say(
     "says", "The {source} {says} that {charm_food} can keep {a_or_one} {charm_beast} away .", weigh(40, 30, 30, 15, 20)
 )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from lensing.world import facts, lexicon
-from lensing.world.almanac.variables import AT, fact, get, put, see
-from lensing.world.almanac.weights import among, on_topic, untold, weigh
+from lensing.world import facts, habits, lexicon
+from lensing.world.almanac.variables import AT, fact, get, put, see, tell_once, turn_to
+from lensing.world.almanac.weights import among, known, on_topic, unknown, untold, weigh
 from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
 
-_at, _spot = AT["thing"], AT["spot"]
+_at, _spot, _time = AT["thing"], AT["spot"], AT["time"]
 THING = facts.planted(lexicon.THINGS, 47)
 theme = Theme(
     "things",
-    share=on_topic("things", weigh(150, 190, 150, 170, 130)),
-    sees=see("told_thing", "told"),
+    share=on_topic("things", weigh(75, 95, 75, 85, 65)),
+    sees=see("told", "told_thing"),
     classes={
         "thing": ConceptClass(value=get["thing"], planted=THING, per="introduction of a thing"),
         "hidden": ConceptClass(
@@ -26,7 +26,7 @@ theme = Theme(
 
 def take(state: State, word: str) -> State:
     """Another thing is spoken of, of which nothing has been told."""
-    return put(state, topic="things", thing=word, spot=None, told_thing=facts.THING_NEVER_TOLD[word])
+    return turn_to(state, "things", thing=word, told_thing=facts.THING_NEVER_TOLD[word])
 
 
 _places, _certain = uniform(lexicon.PLACES), {w: certain(w) for w in (*lexicon.THINGS, *lexicon.PLACES)}
@@ -45,17 +45,33 @@ theme.slots["that_place"] = Slot(
     then=lambda s, w: put(s, spot=None, told_thing=s[AT["told_thing"]] - {"hidden"}),
     sense="place",
 )
+_shine = {key: habits.leaning(colour, lexicon.COLOURS) for key, colour in habits.SHINE.items()}
+_workshop = {trade: habits.leaning(habits.HAUNT[trade, "noon"], lexicon.PLACES) for trade in lexicon.TRADES}
+_care = {thing: habits.leaning(plant, lexicon.PLANTS) for thing, plant in habits.OF_THING["care"].items()}
+theme.slots["its_shine"] = Slot(dist=lambda s: _shine[facts.SUBSTANCE[s[_at]], s[_time] or "noon"], sense="colour")
+theme.slots["its_workshop"] = Slot(dist=lambda s: _workshop[facts.MAKER[s[_at]]], sense="place")
+theme.slots["its_care"] = Slot(dist=lambda s: _care[s[_at]], sense="plant")
 
 
 def _hidden(m: Any) -> bool:
     return m.told_thing is not None and "hidden" in m.told_thing
 
 
-theme.say("hid", "{person} hid a {thing} under the {hiding_place} .", among(60, lambda m: not _hidden(m)))
-theme.say("bought", "{person} bought a {colour} {thing} .", among(45, lambda m: not _hidden(m)))
-theme.say("keeps", "In the {some_spot} there {is} a {thing} .", among(45, lambda m: not _hidden(m)))
-theme.say("dreamt", "{She} dreamt of a {thing} again .", among(50, lambda m: m.told is not None and not _hidden(m)))
+_new, _again = unknown("told_thing"), known("told_thing")
+for weight, when in ((60, _new), (10, lambda m: _again(m) and not _hidden(m))):
+    kind = "" if when is _new else "_too"
+    theme.say(f"hid{kind}", "{anybody} hid a {thing} under the {hiding_place} .", among(weight, when))
+    theme.say(f"bought{kind}", "{anybody} bought a {colour} {thing} .", among(weight, when))
+    theme.say(f"keeps{kind}", "In the {some_spot} there {is} a {thing} .", among(weight, when))
+theme.say("dreamt", "{Who} dreamt of a {thing} again .", among(40, known("told")))
+theme.slots["anybody"] = Slot(dist=lambda s: _anybody)
+_anybody = uniform(lexicon.PERSONS)
+
 theme.say("made_of", "The thing {is} made of {its_substance} .", among(90, untold("told_thing", "substance")))
 theme.say("made_by", "Only a {its_maker} could make it .", among(90, untold("told_thing", "maker")))
 theme.say("costs", "Such a thing {costs} {its_price} coins .", among(90, untold("told_thing", "price")))
-theme.say("found", "Somebody looked under the {that_place} and found the {that_thing} .", among(220, _hidden))
+theme.say("found", "Somebody looked under the {that_place} and found the {that_thing} .", among(250, _hidden))
+tell_once(theme, "told_thing", "shines", "At {time} the {that_thing} {shines} {its_shine} , and by the fire {its_shine} too .", 70)
+tell_once(theme, "told_thing", "rubbed", "Rub the {that_thing} with {its_care} and it {shines} {its_shine} .", 60)
+tell_once(theme, "told_thing", "borrowed", "Somebody from the {its_workshop} {wants} the {that_thing} back .", 60)
+tell_once(theme, "told_thing", "another", "There {is} just such a {that_thing} in the {its_workshop} , in a bed of {its_care} .", 50)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lensing.world.grammar import Slot, State, Variables, certain
+from lensing.world.almanac.weights import untold
+from lensing.world.grammar import Slot, State, Theme, Variables, certain
 
 VARIABLES = Variables(
     form=None,  # what the document is: a register, or "lost" (a letter whose writer loses faith), or "creature"
@@ -41,10 +42,19 @@ VARIABLES = Variables(
     quoting=False,  # inside a quotation
     word=None,  # the word just given whose name in Osk comes next
     odd=None,  # place in the tree of sayings
+    time=None,  # the time of day that this sentence speaks of
 )
 put = VARIABLES.put
 get = {name: VARIABLES.getter(name) for name in VARIABLES.names}
 AT = VARIABLES.at
+
+# What a document may be speaking of, one at a time, and what has been told of it.
+_NOBODY = dict.fromkeys(
+    (
+        *("subject", "told", "beast", "told_beast", "city", "told_city"),
+        *("thing", "told_thing", "place", "told_place", "spot"),
+    )
+)
 
 MENU_NAMES = (
     "form",
@@ -106,7 +116,19 @@ def boundary(state: State) -> State:
         quoting=False,
         once=False,
         odd=None,
+        time=None,
     )
+
+
+def turn_to(state: State, topic: str, **values: Any) -> State:
+    """Something else is spoken of, and nothing else any more: "she", "it" and "the town" mean this from here on."""
+    return put(state, **(_NOBODY | {"topic": topic} | values))
+
+
+def tell_once(theme: Theme, told: str, name: str, text: str, weight: int) -> None:
+    """A sentence about what is spoken of, said at most once while it is spoken of: `told` notes it by name."""
+    theme.effects[f"did_{name}"] = lambda s: put(s, **{told: s[AT[told]] | {name}})
+    theme.say(name, f"{text} {{!did_{name}}}", lambda m: weight if untold(told, name)(m) else 0)
 
 
 def see(*names: str) -> dict[str, Callable[[State], Any]]:

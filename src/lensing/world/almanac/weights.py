@@ -35,7 +35,7 @@ def among(weight: int, when: Callable[[Any], bool] = lambda m: True) -> Callable
     return lambda m: weight if when(m) else 0
 
 
-def on_topic(theme: str, usual: Callable[[Any], int], factor: int = 5) -> Callable[[Any], int]:
+def on_topic(theme: str, usual: Callable[[Any], int], factor: int = 16) -> Callable[[Any], int]:
     """Return a theme's share, raised while the document speaks of something of that theme: prose keeps to its topic."""
     return lambda m: usual(m) * (factor if m.topic == theme else 1)
 
@@ -43,6 +43,11 @@ def on_topic(theme: str, usual: Callable[[Any], int], factor: int = 5) -> Callab
 def known(table: str) -> Callable[[Any], bool]:
     """Whether the thing is known of which `table` notes the facts told."""
     return lambda m: getattr(m, table) is not None
+
+
+def unknown(*tables: str) -> Callable[[Any], bool]:
+    """Whether nothing is known of which one of these tables would note the facts told."""
+    return lambda m: all(getattr(m, table) is None for table in tables)
 
 
 def untold(table: str, fact: str) -> Callable[[Any], bool]:
