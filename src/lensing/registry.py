@@ -54,3 +54,13 @@ def shipped_dictionaries() -> dict[str, Path]:
         width, site, model = config.parent.name, config.parent.parent.name, config.parents[3].name
         found[f"{model}/{site}/{width}"] = config.parent
     return found
+
+
+def revisions(model: str) -> dict[str, Path]:
+    """Snapshots and other seeds of a shipped model under `runs/<model>/`, by name, in order of training.
+
+    A snapshot is named by the tokens it had read and lies in `seed0/revisions/00500000`, another seed in `seed1/model`.
+    """
+    runs = Path("runs") / model
+    snapshots = {p.parent.name: p.parent for p in sorted(runs.glob("seed0/revisions/*/config.json"))}
+    return snapshots | {p.parent.parent.name: p.parent for p in sorted(runs.glob("seed*/model/config.json"))}

@@ -145,3 +145,16 @@ def test_tensor_rows_cover_an_epoch_and_resume() -> None:
         TensorRows(torch.zeros(1, 3))
     with pytest.raises(UsageError, match=r"must be \[rows, d_in\]"):
         TensorRows(torch.zeros(3))
+
+
+def test_a_model_trained_anew_under_its_old_name_is_another_source(make_hf, tokenizer):
+    """Otherwise a rerun would hand back dictionaries of weights that are gone."""
+    from lensing.model.run import Model
+
+    def source(hf):
+        return ln.live(Model(hf, tokenizer, name="m"), _documents(), sites=SITES).fingerprint()
+
+    assert source(make_hf("gemma2")) == source(make_hf("gemma2"))
+    changed = make_hf("gemma2")
+    next(iter(changed.parameters())).data[3, 5] += 1e-3
+    assert source(changed) != source(make_hf("gemma2"))

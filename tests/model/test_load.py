@@ -211,3 +211,24 @@ def test_the_published_text_of_a_real_model(test_data):
     assert published.startswith(free.text[0])
     assert free.text[0].startswith(start)
     assert model.encode(start).strings == [["<s>", " Once", " upon", " a", " time"]]
+
+
+def test_the_untrained_twin_and_snapshots_of_a_shipped_model(model_folder, monkeypatch, tmp_path):
+    import shutil
+
+    folder = model_folder("gemma2")
+    monkeypatch.setattr(load, "shipped_models", lambda: {"almanac": folder})
+    monkeypatch.chdir(tmp_path)
+    twin, again = (load_model("almanac", revision="random") for _ in range(2))
+    trained = load_model("almanac")
+    assert twin.name == "almanac@random"
+    for (name, a), b, c in zip(twin.hf.named_parameters(), again.hf.parameters(), trained.hf.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        assert a.shape == c.shape
+    assert not torch.equal(twin.logits(TEXT), trained.logits(TEXT))
+    with pytest.raises(UnknownNameError, match=r"no revision of almanac named 'seed1'. Give one of: random"):
+        load_model("almanac", revision="seed1")
+    shutil.copytree(folder, tmp_path / "runs/almanac/seed1/model")
+    shutil.copytree(folder, tmp_path / "runs/almanac/seed0/revisions/00500000")
+    for revision in ("seed1", "00500000"):
+        assert torch.equal(load_model("almanac", revision=revision).logits(TEXT), trained.logits(TEXT))

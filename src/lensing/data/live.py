@@ -98,7 +98,8 @@ class LiveSource(Rows):
         self.corpus = corpus or f"documents/{digest}"
         self._fingerprint = {
             "corpus": self.corpus, "documents": self.documents, "held_out_documents": n, "rows": self._train_rows,
-            "digest": digest, "seed": seed, "model": model.name, "sites": list(self.sites),
+            "digest": digest, "seed": seed, "model": model.name, "weights": _weights_digest(model),
+            "sites": list(self.sites),
         }  # fmt: skip
         widths = sum(model.width(site) for site in self.sites if not site.startswith("module:"))
         fits = max(SHUFFLE_BYTES // (4 * max(widths, 1)), 4096)
@@ -264,3 +265,12 @@ def _digest(pieces: list[np.ndarray]) -> str:
         found.update(len(piece).to_bytes(8, "little"))
         found.update(piece.astype("<i8").tobytes())
     return found.hexdigest()[:12]
+
+
+def _weights_digest(model: Model) -> str:
+    """A digest of each parameter's sum and beginning: a model trained anew under its old name is another source."""
+    found = hashlib.sha256()
+    for name, parameter in model.hf.named_parameters():
+        total = parameter.detach().double().sum().item()
+        found.update(f"{name} {tuple(parameter.shape)} {total!r} {parameter.flatten()[:8].tolist()}".encode())
+    return found.hexdigest()[:16]

@@ -7,7 +7,7 @@ Documents are split in halves; what is fitted on one is scored on the other, bot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -104,20 +104,47 @@ def probe_sites(
     the last token and the last three by more than two standard errors. Concepts that cannot be probed are listed in
     `refused`, but those named in `concepts` raise UsageError: never on, never off, or on in fewer than 4 documents.
     """
-    names = [s.name for s in model.resolve_all(list(sites) or ["resid_post.*"])]
-    text = _Text(model, labelled, concepts, seed)
-    with Meter("probing", total=len(names) + 2, unit="sites", quiet=quiet) as meter:
+    found = probe_models(
+        {model.name: model}, labelled, sites, concepts=concepts, min_auroc=min_auroc, seed=seed, quiet=quiet
+    )
+    return found[model.name]
+
+
+@torch.no_grad()
+def probe_models(
+    models: Mapping[str, Model],
+    labelled: Labelled,
+    sites: Sequence[str] = (),
+    *,
+    concepts: Sequence[str] | None = None,
+    min_auroc: float = 0.75,
+    seed: int = 0,
+    quiet: bool = True,
+) -> dict[str, ProbeReport]:
+    """Probe several models that read the same tokens (snapshots of one, say) beside the same baselines.
+
+    The rest as in `probe_sites`, for each model by its name here.
+    """
+    if not models:
+        raise UsageError("There is no model to probe. Give at least one.")
+    first = next(iter(models.values()))
+    names = [s.name for s in first.resolve_all(list(sites) or ["resid_post.*"])]
+    text = _Text(first, labelled, concepts, seed)
+    found: dict[str, ProbeReport] = {}
+    with Meter("probing", total=len(names) * len(models) + 2, unit="sites", quiet=quiet) as meter:
         baselines = []
         for width in (1, OFFSETS):
             baselines.append(text.rankings(OneHot(text.tokens[:, :width])))
             meter.advance()
-        rows: list[ProbeRow] = []
-        for site, h in _captured(model, labelled, names, text.place):
-            rows += text.rows(site, text.rankings(Dense(h)), baselines, min_auroc)
-            meter.advance()
-    return ProbeReport(
-        model.name, len(labelled), text.truth.shape[1], tuple(names), tuple(rows), text.refused, min_auroc, seed
-    )
+        for label, model in models.items():
+            rows: list[ProbeRow] = []
+            for site, h in _captured(model, labelled, names, text.place):
+                rows += text.rows(site, text.rankings(Dense(h)), baselines, min_auroc)
+                meter.advance()
+            found[label] = ProbeReport(
+                label, len(labelled), text.truth.shape[1], tuple(names), tuple(rows), text.refused, min_auroc, seed
+            )
+    return found
 
 
 def halves(

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lensing.model.load import quiet
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' bars and warnings while it loads or saves, and leave its settings as they were."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def new_gemma2(
@@ -52,3 +68,13 @@ def save_model(model: Any, folder: str | Path, dtype: torch.dtype = torch.float3
     """Write config and safetensors weights that plain `from_pretrained` reads."""
     with quiet():
         model.to(dtype).save_pretrained(folder)
+
+
+def untrained(folder: str | Path, dtype: torch.dtype = torch.float32, *, seed: int = 0) -> Any:
+    """Return a model of a folder's config with fresh weights, the same for the same seed, in evaluation mode."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = AutoConfig.from_pretrained(folder)
+        return AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()

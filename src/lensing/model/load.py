@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,11 +12,13 @@ from urllib.parse import urlsplit
 import torch
 
 from lensing.errors import FileFormatError, ModelError, UnknownNameError, UnsafeFileError, UsageError, suggest
+from lensing.model.create import quiet, untrained
 from lensing.model.run import Model
-from lensing.registry import shipped_models
+from lensing.registry import revisions, shipped_models
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 REACH_SECONDS = 3.0
+RANDOM = "random"  # the revision of a shipped model that was never trained
 
 
 def load_model(
@@ -31,9 +31,11 @@ def load_model(
 ) -> Model:
     """Load a causal language model by shipped id, folder or hub id, in evaluation mode, its weights without gradient.
 
-    `dtype` None keeps the checkpoint's own (float32 for a shipped model), `device` None takes CUDA where there is one.
-    UnknownNameError offers the nearest names, ModelError says why a folder holds no model, FileFormatError which file
-    is broken, UnsafeFileError that the weights are a pickle, which `allow_pickle=True` (`--allow-pickle`) reads.
+    A shipped model's `revision` is `random` (its twin with untrained weights), or a snapshot or
+    seed under `runs/` (see `registry.revisions`). `dtype` None keeps the checkpoint's own (float32 for a shipped model), `device` None takes CUDA
+    where there is one. UnknownNameError offers the nearest names, ModelError says why a folder holds no model,
+    FileFormatError which file is broken, UnsafeFileError that the weights are a pickle, which `allow_pickle=True`
+    (`--allow-pickle`) reads.
     """
     shipped = shipped_models()
     name = str(name)
@@ -42,6 +44,9 @@ def load_model(
         source: str = str(shipped[name])
         # What ships is small, and exactness is what it is for.
         number = torch.float32 if dtype is None else number
+        if revision not in (None, RANDOM):
+            source = str(_snapshot(name, str(revision)))
+        label = name if revision is None else f"{name}@{revision}"
     elif Path(name).expanduser().exists():
         source = str(Path(name).expanduser())
         label = Path(source).resolve().name
@@ -54,7 +59,10 @@ def load_model(
     elif folder.exists():
         raise ModelError(f"{name} is a file, not a model. Give the folder that holds config.json.")
     with quiet():
-        hf = _load_weights(source, label, None if local else revision, number, allow_pickle)
+        if name in shipped and revision == RANDOM:
+            hf = untrained(source, number if isinstance(number, torch.dtype) else torch.float32)
+        else:
+            hf = _load_weights(source, label, None if local else revision, number, allow_pickle)
         tokenizer = _load_tokenizer(source, label, None if local else revision)
     hf.requires_grad_(False)
     try:
@@ -64,6 +72,18 @@ def load_model(
             f"The device {str(target)!r} cannot be used here: {_first_line(error)}. Give 'cpu'."
         ) from error
     return Model(hf, tokenizer, name=label)
+
+
+def _snapshot(name: str, revision: str) -> Path:
+    found = revisions(name)
+    if revision not in found:
+        raise UnknownNameError(
+            f"revision of {name}",
+            revision,
+            [RANDOM, *found],
+            f"Give one of: {', '.join([RANDOM, *found])}.",
+        )
+    return found[revision]
 
 
 def _check_folder(folder: Path, allow_pickle: bool) -> None:
@@ -233,22 +253,6 @@ def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise UsageError(f"There is no number format {dtype!r} for weights. Give 'float32', 'bfloat16' or 'float16'.")
     return found
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence transformers' bars and warnings while it loads or saves, and leave its settings as they were."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:
