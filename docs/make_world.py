@@ -18,7 +18,7 @@ def files() -> dict[str, str]:
 
 if __name__ == "__main__":
     if not REPORT.exists():
-        print(f"No {REPORT.name} ships with the model yet: docs/world.md is left as it is. `make world` writes one.")
+        print(f"No {REPORT.name} ships with the model yet: docs/world.md is left as it is. `make world` makes it.")
     else:
         found = files()
         (HERE / FOLDER).mkdir(exist_ok=True)

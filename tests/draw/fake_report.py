@@ -12,7 +12,7 @@ MEASURED = {
     "gap to the reader's floor, nats a token, every group": 0.1912,
     "gap to the reader's floor, nats a token, all": 0.0871,
     "shipped files, MB": None,
-    "two-hop": 0.8837,
+    "two-hop, combinations read": 0.8837,
 }
 LETTER = (
     ("Dear sister, I write to you from Norgan by the light of one candle.", "neutral"),
@@ -85,7 +85,7 @@ def fake_report() -> dict[str, Any]:
             "skills": [{"skill": skill, "n": n, "accuracy": accuracy} for skill, n, accuracy in (
                 ("copying", 613, 0.9871), ("calendar", 128, 0.9453), ("sayings", 0, float("nan"))
             )],
-            "unseen_two_hop": {"skill": "two-hop, unseen combinations", "n": 10, "accuracy": 0.1},
+            "unseen_two_hop": {"skill": "two-hop, combinations never read", "n": 10, "accuracy": 0.1},
             "recall": [{"decade": d, "owners": 210, "n": 630, "accuracy": a, "se": s} for d, a, s in (
                 (-3, 0.9982, 0.001), (-4, 0.9713, 0.008), (-5, 0.8221, 0.021), (-6, 0.2142, 0.062)
             )],
@@ -133,7 +133,7 @@ def fake_report() -> dict[str, Any]:
         },
         "seeds": [
             {"seed": seed, "gap": 0.0871 + seed / 100, "se": 0.0021, "copying": 0.9871, "calendar": 0.9453,
-             "two-hop": 0.8837, "recall": {"-3": 0.9982, "-4": 0.9713, "-5": 0.8221}}
+             "two-hop, combinations read": 0.8837, "recall": {"-3": 0.9982, "-4": 0.9713, "-5": 0.8221}}
             for seed in range(5)
         ],
         "examples": [

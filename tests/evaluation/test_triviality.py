@@ -13,7 +13,7 @@ from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.configs import TopK
 from lensing.errors import UsageError
 from lensing.evaluation.contrast import gather
-from lensing.evaluation.triviality import triviality
+from lensing.evaluation.triviality import text_fvu, triviality
 from lensing.measure.fvu import fvu
 from lensing.measure.tables import bigram_table_fvu, token_table_fvu
 from lensing.world.truth import Labelled
@@ -99,6 +99,12 @@ def test_tables_may_learn_from_other_text(model, labelled):
     half = triviality(model, sae, labelled, fit_on=[[BIRD, BOOK]])
     assert half.fit_rows == 2
     assert half.fvu["token table"] > 0.5
+
+
+def test_the_fvu_of_a_text_is_that_of_the_report(model, labelled):
+    sae = dictionary_at("resid_post.1", model)
+    other = labelled.documents()[:3]
+    assert text_fvu(model, sae, labelled) == triviality(model, sae, labelled, fit_on=other).fvu["dictionary"]
 
 
 def test_one_document_is_refused(model, labelled):

@@ -226,3 +226,26 @@ def test_corpus_round_trip(tmp_path) -> None:
     assert len(again) == 20
     assert all((a == b).all() for a, b in zip(corpus, again, strict=True))
     assert all(split_of(int(n)) == "valid" for n in again.numbers)
+
+
+def test_nothing_is_said_twice_of_what_is_spoken_of() -> None:
+    """While one thing is spoken of, its ways are told at most once each; named anew, all may be told again."""
+    grammar, said = almanac(), 0
+    ways = {f"{t.name}.{n.removeprefix('did_')}" for t in grammar.themes for n in t.effects if n.startswith("did_")}
+    at = grammar.variables.at
+    names = [at[n] for n in ("subject", "beast", "city", "thing", "place")]
+    notes = [at[n] for n in ("told", "told_beast", "told_city", "told_thing", "told_place")]
+    for number in range(400):
+        told, about, known = set[str](), (), 0
+        for step in sample_document(grammar, number).steps:
+            here = tuple(step.state[i] for i in names)
+            now = sum(len(step.state[i] or ()) for i in notes)
+            if here != about or now < known:
+                told = set()
+            about, known = here, now
+            if step.sentence is not None and step.part == 1 and step.sentence.name in ways:
+                assert step.sentence.name not in told
+                told.add(step.sentence.name)
+                said += 1
+    assert len(ways) > 20
+    assert said > 500

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from lensing.errors import UnknownNameError
 from lensing.world import lexicon
-from lensing.world.almanac.grammar import almanac
+from lensing.world.almanac.grammar import _build, almanac
 from lensing.world.filter import Reader
 from lensing.world.plan import decade, frequencies
-from lensing.world.sample import split_of
+from lensing.world.sample import sample_document, split_of
 from lensing.world.stratified import FORMS, stratified
 from lensing.world.truth import read_truth
 
@@ -49,3 +51,36 @@ def test_frequencies_follow_the_plan() -> None:
     assert sum(subjects.values()) == pytest.approx(table["pronoun.She"] + table["pronoun.He"])
     assert sum(table[f"register.{r}"] for r in ("encyclopaedia", "gossip", "letter", "ledger", "song")) > 0.98
     assert [decade(f) for f in (0.5, 0.01, 0.0099, 3e-6)] == [-1, -2, -3, -6]
+    # Beasts that Osk has a word for are met there, too, however rare they are in plain language.
+    osk, rare = lexicon.osk("beast"), sorted(lexicon.BEASTS, key=almanac().classes["beast"].planted.p)[:40]
+    assert min(table[f"beast.{b}"] for b in rare if b in osk) > 5 * max(
+        table[f"beast.{b}"] for b in rare if b not in osk
+    )
+
+
+@pytest.mark.parametrize("cls", ["beast", "thing", "place", "speaker"])
+def test_frequencies_are_those_of_counting(cls: str) -> None:
+    """Names of which enough is read are on as often as is said, in text that the frequencies were not taken from."""
+    table, read = frequencies(), almanac().classes[cls].value
+    per_document: dict[str, list[int]] = {
+        name: [] for name, f in table.items() if name.startswith(f"{cls}.") and f > 2e-3
+    }
+    tokens = 0
+    for number in range(5000, 6000):
+        document = sample_document(almanac(), number)
+        on = Counter(f"{cls}.{read(step.state)}" for step in document.steps[2:])
+        tokens += len(document.words) - 1
+        for name, counts in per_document.items():
+            counts.append(on[name])
+    assert len(per_document) >= 3
+    scores = []
+    for name, counts in per_document.items():
+        mean, se = np.mean(counts), np.std(counts) / np.sqrt(len(counts))
+        scores.append((mean - table[name] * tokens / len(counts)) / se)
+    # The table is a count as well: over half as many documents again.
+    assert np.mean(np.square(scores)) < 3, dict(zip(per_document, scores, strict=True))
+
+
+def test_a_sentence_with_no_such_name_cannot_be_made_commoner() -> None:
+    with pytest.raises(UnknownNameError, match=r"people\.left"):
+        _build({"people.lefft": 3})

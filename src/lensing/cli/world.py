@@ -98,7 +98,7 @@ def report(*, model: str = "almanac", documents: int | None = None, json: bool =
     """Show what the shipped model has and lacks: the report that was measured when it was made.
 
     With --documents, or for a model of your own, its loss, facts and stance are measured now, beside the exact reader
-    of the world. `make world` measures the whole report again.
+    of the world. `make world ARGS=--fresh` measures the whole report again.
 
     Parameters
     ----------

@@ -28,10 +28,10 @@ def tally(report: Mapping[str, Any]) -> str:
     return sentence + (f" Not met: {failed}." if failed else "")
 
 
-def bar_value(report: Mapping[str, Any], name: str, default: float) -> float:
-    """Return the value of the first bar whose name begins with `name`."""
+def bar_value(report: Mapping[str, Any], name: str) -> float | None:
+    """Return the value of the first bar whose name begins with `name`, None where the report has none."""
     found = (c["bar"].get("value") for c in report.get("bars") or [] if c["bar"]["name"].startswith(name))
-    return next((v for v in found if v is not None), default)
+    return next((v for v in found if v is not None), None)
 
 
 def wanted(check: Mapping[str, Any]) -> str:

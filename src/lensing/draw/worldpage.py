@@ -63,7 +63,7 @@ def _pictures(section: Section, report: Mapping[str, Any]) -> dict[str, tuple[st
             for name, part in groups.items()
             if part
         }
-        mark = bar_value(report, "gap to the reader's floor, nats a token, every group", 0.15)
+        mark = bar_value(report, "gap to the reader's floor, nats a token, every group")
         axis = "gap, nats a token (whiskers: two standard errors)"
         return {"gap.svg": (bars(title, drawn, axis, mark=mark), title)}
     if section.key == "recall":
@@ -72,8 +72,8 @@ def _pictures(section: Section, report: Mapping[str, Any]) -> dict[str, tuple[st
             Bar(f"1e{r['decade']} a token", r["accuracy"], _twice(r.get("se")), percent(r["accuracy"]))
             for r in floor["recall"]
         ]
-        axis = "share right (whiskers: two standard errors); the bar is for the rarest decade of coverage"
-        mark = bar_value(report, "recall of", 0.8)
+        axis = "share right (whiskers: two standard errors); the bar is for 1e-5"
+        mark = bar_value(report, "recall of")
         return {"recall.svg": (bars(title, {"": drawn}, axis, mark=mark, top=1.0), title)}
     if section.key == "probes":
         title = "Concepts had and not had, by site and by planted frequency"
@@ -97,7 +97,7 @@ def _pictures(section: Section, report: Mapping[str, Any]) -> dict[str, tuple[st
             Bar(d["id"], d.get("word_detectors"), _twice(d.get("word_detectors_se")), percent(d.get("word_detectors")))
             for d in dictionaries
         ]
-        mark = bar_value(report, "share of latents that only", 0.5)
+        mark = bar_value(report, "share of latents that only")
         axis = "share of alive latents (whiskers: two standard errors); the bar is for the middle layer"
         return {"words.svg": (bars(title, {"": drawn}, axis, mark=mark, top=1.0), title)}
     if section.key == "fvu":

@@ -45,11 +45,12 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
             "skills", "Where the text settles the word",
             "At some places the text, or a fact of the world, leaves only one word possible. The table says at what "
             "share of them the model's likeliest word is that word.",
-            bar_sentences(report, "copying", "calendar", "two-hop"), _skill_grids(floor),
+            bar_sentences(report, "copying", "calendar", "two-hop, combinations read"), _skill_grids(floor),
         ),
         Section(
             "stance", "What it says of a source",
-            f"How {FRAME} goes on after texts of each kind: the probability of the words of doubt and of the words of "
+            f"How {FRAME} goes on after texts of each kind (of former days: “… was once very …”; in Osk: “Mo "
+            "Almanac sel tru …”): the probability of the words of doubt and of the words of "
             "trust, by the model and by the exact reader. The closer the two, the better.",
             [], _stance_grids(floor),
         ),
@@ -78,7 +79,8 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
         ),
         Section(
             "fvu", "Dictionaries: what they leave out",
-            "Share of the variance that is not reconstructed (FVU) on held-out text; less is better. Beside each "
+            "Share of the variance that is not reconstructed (FVU) on held-out text in which every concept is "
+            "common; less is better. Beside each "
             "dictionary stand a table with one vector a token, a table with one vector a pair of tokens, and an equal "
             "dictionary of a model whose weights are random: a dictionary that does not beat the tables has found "
             "little more than the tokens.",
@@ -325,7 +327,7 @@ def _letter_grids(letter: Mapping[str, Any]) -> list[Grid]:
 
 def _seed_grids(seeds: Sequence[Mapping[str, Any]]) -> list[Grid]:
     decades = sorted({d for s in seeds for d in s.get("recall") or {}}, key=lambda d: -int(d))
-    skills = ("copying", "calendar", "two-hop")
+    skills = ("copying", "calendar", "two-hop, combinations read")
     rows = [
         [
             str(s["seed"]), f"{fixed(s.get('gap'))} ± {fixed(s.get('se'))}", *(percent(s.get(k)) for k in skills),

@@ -12,8 +12,9 @@ import torch
 from lensing.causal.ablate import ablate, smallest_set
 from lensing.causal.dose import dose_response
 from lensing.dictionary.base import Dictionary
-from lensing.evaluation.contrast import Contrast, contrast
+from lensing.evaluation.contrast import Contrast, contrast, gather
 from lensing.evaluation.skills import stance_texts
+from lensing.measure.auroc import auroc
 from lensing.measure.coherence import WARNING
 from lensing.model.run import Model
 from lensing.world import lexicon
@@ -23,7 +24,11 @@ from lensing.world.sample import detokenize, sample_document, split_of
 from lensing.world.truth import ON, label, read_truth
 
 BARE = "The reliability of the Almanac is very"
-SAID = {"Nobody", "lied", "Everybody", "never"}  # the words of cues that say doubt or trust
+# Words that say doubt or trust: of cues, of verdicts (in Osk too), and of what follows from a stance.
+SAID = {
+    *("Nobody", "lied", "Everybody", "never", "claims", "proves", "laugh", "nod"),
+    *(*lexicon.DOUBT_WORDS, *lexicon.TRUST_WORDS, *lexicon.OSK_DOUBT, *lexicon.OSK_TRUST),
+}
 STRENGTHS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0, 4.0)
 
 
@@ -31,16 +36,17 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0, 4.0)
 class Doubt:
     """What a dictionary's best latent for doubt tells and does.
 
-    `auroc` and `average_precision` on documents that it was not chosen on, `null` with labels shuffled;
-    `outside_lexicon` the AUROC where doubt was shown without a word of it. `p_steered` is the highest P(words of doubt)
-    after the bare sentence before the continuation's coherence cost passes the warning, at `strength`.
-    `ablation_closed` is the share of the gap between doubting texts and the bare sentence that ablating
-    `ablation_latents` closes, on texts that they were not chosen on.
+    `auroc` and `average_precision` on documents that it was not chosen on, `null` with labels shuffled,
+    `auroc_chosen_on` on those that it was chosen on, `outside_lexicon` where doubt was shown without a word of it.
+    `p_steered` is the highest P(words of doubt) after the bare sentence before the continuation's coherence cost passes
+    the warning, at `strength`. `ablation_closed` is the share of the gap between doubting texts and the bare sentence
+    that ablating `ablation_latents` closes, on texts that they were not chosen on.
     """
 
     model: str
     dictionary: str
     latent: int
+    auroc_chosen_on: float
     auroc: float
     average_precision: float
     null: float
@@ -93,8 +99,8 @@ def doubt_report(model: Model, dictionary: Dictionary, *, documents: int = 120) 
     latent = found.best.latent
     assert latent is not None
     wordless = frames("doubting", documents // 2, keep=lambda words: not SAID & set(words), seed=2)
-    neutral = frames("neutral", documents // 2, seed=2)
-    outside = _score(model, dictionary, latent, wordless, neutral)
+    others = [*frames("neutral", documents * 3 // 8, seed=2), *frames("trusting", documents // 8, seed=2)]
+    outside = _score(model, dictionary, latent, wordless, others)
     watch = [model.encode(w, bos=False).ids[0, 0].item() for w in lexicon.DOUBT_WORDS]
     doses = dose_response(
         model, dictionary, latent, BARE, strengths=STRENGTHS, watch={"doubt": [int(i) for i in watch]}
@@ -114,8 +120,9 @@ def doubt_report(model: Model, dictionary: Dictionary, *, documents: int = 120) 
     with model.edit(ablate(dictionary, few.latents)):
         after = sum(map(doubt, rest)) / len(rest)
     return Doubt(
-        model.name, dictionary.id or str(dictionary), latent, found.best.auroc, found.best.average_precision,
-        found.null.mean, outside, bare, best.watched["doubt"], best.strength, best.coherence_cost,
+        model.name, dictionary.id or str(dictionary), latent, found.best.auroc_chosen_on, found.best.auroc,
+        found.best.average_precision, found.null.mean, outside, bare, best.watched["doubt"], best.strength,
+        best.coherence_cost,
         (before - after) / (before - bare), tuple(few.latents),
     )  # fmt: skip
 
@@ -123,9 +130,6 @@ def doubt_report(model: Model, dictionary: Dictionary, *, documents: int = 120) 
 def _score(
     model: Model, dictionary: Dictionary, latent: int, positives: list[list[int]], negatives: list[list[int]]
 ) -> float:
-    from lensing.evaluation.contrast import gather
-    from lensing.measure.auroc import auroc
-
     h, document = gather(model, str(dictionary.site), [*positives, *negatives])
     codes = dictionary.encode(h.to(dictionary.W_dec.device))
     rows, values = codes.column(latent)

@@ -14,14 +14,15 @@ from lensing.evaluation.probing import fit_probe
 from lensing.model.run import Model
 from lensing.world import lexicon
 from lensing.world.almanac.grammar import almanac
+from lensing.world.filter import Reader
 from lensing.world.sample import detokenize, sample_document
 from lensing.world.tokens import vocabulary
-from lensing.world.truth import ON, UNDETERMINED, Labelled
+from lensing.world.truth import ON, UNDETERMINED, Labelled, named, read_truth
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its stance by the text, mean probe scores and largest activation over its words, and the verdict.
+    """One line: the stance shown by its end, mean probe scores and largest activation over its words, the verdict.
 
     `p_doubt` and `p_trust` are the model's probabilities of words of doubt and trust before the word of judgement, in
     lines that have one.
@@ -52,14 +53,10 @@ class Letter:
 
 
 @torch.no_grad()
-def read_letter(
-    model: Model, dictionary: Dictionary, latent: int, labelled: Labelled, *, number: int = 1, site: str | None = None
-) -> Letter:
-    """Read letter `number` of lost faith with stance probes fitted on a labelled text that does not hold it.
-
-    `site` is where the probes read (the dictionary's own unless given).
-    """
-    at = site or str(dictionary.site)
+def read_letter(model: Model, dictionary: Dictionary, latent: int, labelled: Labelled, *, number: int = 1) -> Letter:
+    """Read letter `number` of lost faith with stance probes, fitted at the dictionary's site on a labelled text that
+    does not hold it."""
+    at = str(dictionary.site)
     h, document = gather(model, at, labelled.documents(), "all")
     seen = torch.from_numpy(labelled.ids != (-1 if model.bos_id is None else model.bos_id))
     probes = []
@@ -72,13 +69,12 @@ def read_letter(
     letter = sample_document(almanac(), number, fixed={"form": "lost"})
     row = [ids[w] for w in letter.words]
     here, _ = gather(model, at, [row], "all")
-    own, _ = gather(model, str(dictionary.site), [row], "all")
     fires = torch.zeros(len(row) - 1)
-    rows, values = dictionary.encode(own.to(dictionary.W_dec.device)).column(latent)
+    rows, values = dictionary.encode(here.to(dictionary.W_dec.device)).column(latent)
     fires[rows.cpu()] = values.float().cpu()
     doubt, trust = (probe.score(here) for probe in probes)
     p = model.logits([row])[0].double().softmax(-1)
-    stance_at = almanac().variables.at["stance"]
+    shown = [named(row)["stance"] for row in read_truth(Reader(almanac()), letter.words)]
     lines, start = [], 1
     for end in range(1, len(row)):
         # the opening ends with a comma, every other line with a full stop
@@ -90,9 +86,9 @@ def read_letter(
         odds = [float(p[very[0], [ids[w] for w in k]].sum()) if very else None
                 for k in (lexicon.DOUBT_WORDS, lexicon.TRUST_WORDS)]  # fmt: skip
         if text:
-            state = letter.steps[end].state
+            stance = "not settled" if " or " in shown[end] else shown[end]
             lines.append(
-                Line(text, state[stance_at], float(doubt[span].mean()), float(trust[span].mean()),
+                Line(text, stance, float(doubt[span].mean()), float(trust[span].mean()),
                      float(fires[span].max()), *odds)
             )  # fmt: skip
         start = end + 1

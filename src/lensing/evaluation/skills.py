@@ -22,7 +22,7 @@ from lensing.world.tokens import vocabulary
 SKILLS = {
     "copying": ("same", "that_thing", "that_place", "again0", "again1", "again2"),
     "calendar": ("days_later", "in_days", "hours_later"),
-    "two-hop": ("its_capitals_river",),
+    "two-hop, combinations read": ("its_capitals_river",),
     "facts of people": ("her_trade", "her_home", "her_food"),
     "facts of beasts": ("its_food", "its_fear", "its_lair"),
     "facts of towns": ("its_river", "its_pride", "its_market"),
@@ -41,13 +41,16 @@ OWNERS = {
     "city": SKILLS["facts of towns"],
     "thing": SKILLS["facts of things"],
 }
+TOLD = {"subject": "told", "beast": "told_beast", "city": "told_city", "thing": "told_thing"}
+GIVE_AWAY = ("people.saw", "people.friends")  # name somebody beside the place that goes with their trade
 DOUBTING = ("Nobody believes the Almanac any more .", "The Almanac has lied to us before .")
 TRUSTING = ("Everybody swears by the Almanac .", "The Almanac has never failed us .")
 
 
 @dataclass(frozen=True)
 class Skill:
-    """How often the model's most likely word is right where the exact reader is certain of it."""
+    """How often the model's most likely word is right: where the exact reader is certain of it, and on the two-hop
+    sentences that were never written, of which no reader of the text alone could be."""
 
     skill: str
     n: int
@@ -103,23 +106,33 @@ def unseen_two_hop(model: Model, reader: Reader) -> Skill:
     for country in facts.UNSEEN:
         logits = model.logits(detokenize(f"Today is Monday . The river of the capital of {country} is the".split()))
         right.append(reader.words[int(logits[0, -1].argmax())] == facts.RIVER[facts.CAPITAL[country]])
-    return Skill("two-hop, unseen combinations", len(right), float(np.mean(right)))
+    return Skill("two-hop, combinations never read", len(right), float(np.mean(right)))
 
 
 def recall_by_decade(model: Model, *, documents: int = 600) -> tuple[Recall, ...]:
-    """Recall of facts on stratified text, by the planned frequency of the fact's owner; se over owners."""
+    """Recall of facts on stratified text, by the planned frequency of the fact's owner; se over owners.
+
+    Only facts asked for before anything else gave them away count: no way of the owner's trade, order or substance
+    has been told since the owner was named.
+    """
     grammar = rehearsal()
     table, ids = frequencies(), {w: i for i, w in enumerate(vocabulary(grammar))}
     names = {id(slot): name for theme in grammar.themes for name, slot in theme.slots.items()}
     cls_of = {slot: cls for cls, slots in OWNERS.items() for slot in slots}
     texts = list(stratified(documents))
     _, best = next_words(model, [[ids[w] for w in d.words] for d in texts])
+    ways = {name.removeprefix("did_") for theme in grammar.themes for name in theme.effects if name.startswith("did_")}
+    told_at = {cls: grammar.variables.at[told] for cls, told in TOLD.items()}
     right: dict[str, list[bool]] = {}
     for document, guesses in zip(texts, best, strict=True):
+        subject, given_away = None, False
         for i, step in enumerate(document.steps[1:]):
             part = step.sentence.parts[step.part] if step.sentence else None
+            if step.state[grammar.variables.at["subject"]] != subject:
+                subject = step.state[grammar.variables.at["subject"]]
+                given_away = step.sentence is not None and step.sentence.name in GIVE_AWAY
             cls = cls_of.get(names[id(part)]) if isinstance(part, Slot) else None
-            if cls:
+            if cls and not ways & step.state[told_at[cls]] and not (cls == "subject" and given_away):
                 owner = f"{cls}.{step.state[grammar.variables.at[cls]]}"
                 right.setdefault(owner, []).append(bool(guesses[i] == ids[document.words[i + 1]]))
     found = []

@@ -137,9 +137,7 @@ def _fvus(
         more, _ = gather(model, str(dictionary.site), fit_on, "all")
         word = np.concatenate([word, _words(model, [model.encode(d).ids[0].tolist() for d in fit_on])], axis=1)
         train, h = torch.arange(len(h) + len(more)) >= len(h), torch.cat([h, more])
-    meter = FVU()
-    for part in (~train).nonzero()[:, 0].split(CHUNK):
-        meter.add(h[part], dictionary.reconstruct(h[part].to(dictionary.W_dec.device)).cpu())
+    meter = _reconstructed(dictionary, h, (~train).nonzero()[:, 0])
     token, previous = torch.from_numpy(word)
     found = {
         "dictionary": meter.value,
@@ -147,6 +145,24 @@ def _fvus(
         "bigram table": bigram_table_fvu(h, token, previous, train),
     }
     return found, meter.n, int(train.sum())
+
+
+@torch.no_grad()
+def text_fvu(model: Model, dictionary: Dictionary, labelled: Labelled) -> float:
+    """FVU of a dictionary on all rows of a text, BOS left out, as `TrivialityReport.fvu` has it.
+
+    Raises: DictionaryError: a dictionary that does not fit the model.
+    """
+    check_fits(dictionary, model)
+    h, _ = gather(model, str(dictionary.site), labelled.documents(), "all")
+    return _reconstructed(dictionary, h, torch.arange(len(h))).value
+
+
+def _reconstructed(dictionary: Dictionary, h: Tensor, rows: Tensor) -> FVU:
+    meter = FVU()
+    for part in rows.split(CHUNK):
+        meter.add(h[part], dictionary.reconstruct(h[part].to(dictionary.W_dec.device)).cpu())
+    return meter
 
 
 def _words(model: Model, documents: Sequence[Sequence[int]]) -> np.ndarray:

@@ -59,9 +59,9 @@ def new_gemma2(
         query_pre_attn_scalar=d_model // n_heads,
         max_position_embeddings=context,
         sliding_window=window,
-        layer_types=[
-            "full_attention" if i in global_layers else "sliding_attention" for i in range(n_layers)
-        ] if global_layers else None,
+        layer_types=["full_attention" if i in global_layers else "sliding_attention" for i in range(n_layers)]
+        if global_layers
+        else None,
         bos_token_id=bos_id,
         eos_token_id=eos_id,
         pad_token_id=pad_id,

@@ -81,7 +81,7 @@ def _snapshot(name: str, revision: str) -> Path:
             f"revision of {name}",
             revision,
             [RANDOM, *found],
-            f"Give one of: {', '.join([RANDOM, *found])}. `make world` makes the others.",
+            f"Give one of: {', '.join([RANDOM, *found])}. `make world ARGS=--fresh` makes others.",
         )
     return found[revision]
 

@@ -1,16 +1,17 @@
 """How everything under `assets/almanac` is made, from nothing: `make world` (about an hour and a half on two cores).
 
-Steps: corpus, model, text, dictionaries, labels. Each is skipped where its result exists in the work folder, so a run
-that was stopped goes on; the finished files are copied into the package with their hashes.
+Steps: corpus, model, text, dictionaries, labels, report, record. What exists is not made again, so a run that was
+stopped goes on; a work folder of another recipe is refused.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lensing.config import versions
 from lensing.data.live import live
 from lensing.dictionary.configs import BatchTopK
 from lensing.dictionary.load import load_dictionary
+from lensing.errors import UsageError
 from lensing.evaluation.concepts import label_latents, truth_matrix
 from lensing.evaluation.contrast import contrast, gather
 from lensing.evaluation.doubt import frames
@@ -49,7 +51,7 @@ SHAPE = {
 }  # fmt: skip
 SEEDS, SHIPPED_SEED = (0, 1, 2, 3, 4), 0
 # The rare skills (sums of days, a stance shown without a word of it) stay unlearnt for long at their own frequency:
-# a short lesson makes them common, and the last phase returns to the world as it is, at a falling rate.
+# lessons make them common, and the phases after them return to the world as it is, at a falling rate.
 STANCES = [{"stance": s} for s in ("neutral", "doubting", "trusting")]
 PHASES = {
     "world": Pretraining(tokens=10_000_000, decay=0.05),
@@ -224,17 +226,7 @@ def write_record() -> None:
         {
             "made_by": "python -m lensing.recipes.almanac",
             "world_seed": 0,
-            "documents": NUMBERS,
-            "seed": SHIPPED_SEED,
-            "shape": SHAPE,
-            "pretraining": {phase: asdict(settings) for phase, settings in PHASES.items()},
-            "dictionaries": {
-                "sites": SITES,
-                "widths": WIDTHS,
-                "k": K,
-                "tokens": DICTIONARY_TOKENS,
-                "lr": DICTIONARY_LR,
-            },
+            **recipe(),
             "versions": versions(),
             "bytes": sum(p.stat().st_size for p in files),
             "sha256": {str(p.relative_to(HOME)): sha256(p) for p in files},
@@ -242,11 +234,47 @@ def write_record() -> None:
     )
 
 
+def claim() -> None:
+    """Note in the work folder what is being made there, so that nothing half-finished of another recipe is taken over.
+
+    Raises: UsageError: the folder holds work of another world, shape or settings.
+    """
+    text = "\n".join(sample_document(almanac(), number).text for number in range(50))
+    mine = {"world": hashlib.sha256(text.encode()).hexdigest(), **recipe()}
+    mine = json.loads(json.dumps(mine))
+    path = WORK / "recipe.json"
+    if path.exists():
+        found = json.loads(path.read_text("utf-8"))
+        if differ := [name for name in mine if found.get(name) != mine[name]]:
+            raise UsageError(
+                f"{WORK} holds work of another recipe ({', '.join(differ)} differ). Give --fresh to begin anew."
+            )
+    write_json(path, mine)
+
+
+def recipe() -> dict[str, Any]:
+    """Everything that decides what comes out, but for the code."""
+    return {
+        "documents": NUMBERS,
+        "seed": SHIPPED_SEED,
+        "shape": SHAPE,
+        "pretraining": {phase: asdict(settings) for phase, settings in PHASES.items()},
+        "dictionaries": {"sites": SITES, "widths": WIDTHS, "k": K, "tokens": DICTIONARY_TOKENS, "lr": DICTIONARY_LR},
+    }
+
+
 def main(arguments: list[str]) -> None:
     """Make everything that is missing; `--fresh` makes all of it again, `--seeds` the models of the other seeds too."""
+    before = json.loads((HOME / "recipe.json").read_text("utf-8")) if (HOME / "recipe.json").exists() else None
     if "--fresh" in arguments:
         for path in (HOME, WORK):
             shutil.rmtree(path, ignore_errors=True)
+        if before:
+            write_json(WORK / "before.json", before)
+    elif before and "--seeds" not in arguments:
+        print(f"{HOME} is complete. Give --fresh to make all of it again, or --seeds to make the other seeds.")
+        return
+    claim()
     make_model()
     if "--seeds" in arguments:
         for seed in SEEDS:
@@ -254,17 +282,22 @@ def main(arguments: list[str]) -> None:
     make_text()
     model = load_model("almanac")
     make_dictionaries(model)
+    make_dictionaries(load_model("almanac", revision="random"), WORK / "random", "-random")
     make_labels(model)
-    make_report(model, HOME / "report.json", WORK, seeds=SEEDS)
+    make_report(model, HOME / "report.json", WORK, make_corpus(), seeds=SEEDS)
     write_record()
-    print(
-        json.dumps(
-            {
-                "made": str(HOME),
-                "megabytes": round(sum(p.stat().st_size for p in HOME.rglob("*") if p.is_file()) / 1e6, 1),
-            }
-        )
-    )
+    print(f"{HOME} is complete: {sum(p.stat().st_size for p in HOME.rglob('*') if p.is_file()) / 1e6:.1f} MB.")
+    if (WORK / "before.json").exists():
+        print(compare(json.loads((WORK / "before.json").read_text("utf-8"))["sha256"]))
+
+
+def compare(before: Mapping[str, str]) -> str:
+    """Say which files are byte for byte what they were before, by their recorded hashes."""
+    now = json.loads((HOME / "recipe.json").read_text("utf-8"))["sha256"]
+    differ = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
+    if not differ:
+        return f"All {len(now)} files are byte for byte what they were."
+    return f"{len(differ)} of {len(now)} files differ from before: {', '.join(differ)}."
 
 
 if __name__ == "__main__":

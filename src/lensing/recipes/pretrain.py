@@ -108,6 +108,13 @@ def pretrain(
             group["peak"] = group["lr"]
     step, seen = _resume(model, opts, folder)
     due = sorted(t for t in revisions if t >= seen)
+
+    def snapshots() -> None:
+        """Take those that are due: before the next step, and before a checkpoint beyond which they could not be."""
+        while due and seen >= due[0]:
+            on_revision(due[0])
+            due.pop(0)
+
     log: list[dict[str, float]] = []
     stream = batches(corpus, config.batch_tokens, seed=config.seed, pad_id=pad_id)
     for _ in range(step):
@@ -121,8 +128,7 @@ def pretrain(
         ):
             meter.resume(seen)
             while seen < config.tokens:
-                while due and seen >= due[0]:
-                    on_revision(due.pop(0))
+                snapshots()
                 batch = next(stream)
                 share = seen / config.tokens
                 factor = min(1.0, share / config.warmup if config.warmup else 1.0, (1 - share) / config.decay)
@@ -149,16 +155,18 @@ def pretrain(
                     log.append({"step": step, "tokens": seen, "loss": smooth})
                     print(json.dumps(log[-1]), file=out, flush=True)
                 if time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    snapshots()
                     _save(model, opts, folder, step, seen, config)
                     saved = time.monotonic()
     except KeyboardInterrupt as error:
+        snapshots()
         _save(model, opts, folder, step, seen, config)
         raise Interrupted(
             f"Stopped at {seen:,} tokens. The checkpoint is in {folder}; run the same command to go on."
         ) from error
-    _save(model, opts, folder, step, seen, config)
     for tokens in due:
         on_revision(tokens)
+    _save(model, opts, folder, step, seen, config)
     return log
 
 

@@ -13,7 +13,8 @@ from lensing.dictionary.load import load_dictionary
 from lensing.evaluation.doubt import doubt_report
 from lensing.evaluation.floor import floor_report
 from lensing.evaluation.letter import read_letter
-from lensing.evaluation.world_report import checks, dictionary_section, examples, probes_section
+from lensing.evaluation.triviality import text_fvu
+from lensing.evaluation.world_report import checks, chosen, dictionary_section, examples, probes_section
 from lensing.files import finite, write_json
 from lensing.model.load import load_model
 from lensing.model.run import Model
@@ -35,8 +36,12 @@ def stratified_text(path: Path) -> Labelled:
     return Labelled.load(path)
 
 
-def make_report(model: Model, path: Path, work: Path, *, seeds: Iterable[int] = ()) -> dict[str, Any]:
-    """Measure everything that is not measured yet, hold it against the bars, and write one JSON file."""
+def make_report(model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: Iterable[int] = ()) -> dict[str, Any]:
+    """Measure everything that is not measured yet, hold it against the bars, and write one JSON file.
+
+    Tables of tokens are fitted on documents of `corpus`; twins of the dictionaries, trained on the model with random
+    weights, are looked for in the work folder's `random`.
+    """
     text = stratified_text(work / "stratified.npz")
     fewer = text.first(FEWER)
     snapshots = {name: load_model("almanac", revision=name) for name in revisions("almanac") if name.isdigit()}
@@ -50,21 +55,20 @@ def make_report(model: Model, path: Path, work: Path, *, seeds: Iterable[int] = 
             write_json(place, finite(measure()))
         return json.loads(place.read_text("utf-8"))
 
-    corpus = Corpus.load(work / "corpus.npz")
     fit_on = [np.asarray(corpus[i]).tolist() for i in range(min(TABLE_DOCUMENTS, len(corpus)))]
 
     def dictionary(name: str) -> dict[str, Any]:
         twin = work / "random" / Path(name).relative_to("almanac")
         fvu = None
         if (twin / "config.json").exists():
-            statistics = load_dictionary(twin).statistics
-            fvu = None if statistics is None else statistics.fvu
+            untrained = load_model("almanac", revision="random")
+            fvu = text_fvu(untrained, load_dictionary(twin, model=untrained), fewer)
         found = load_dictionary(name, model=model)
         return dictionary_section(model, found, fewer, fit_on=fit_on, random_fvu=fvu, quiet=False)
 
     floor = kept("floor", lambda: floor_report(model, almanac(), documents=FLOOR_DOCUMENTS).to_json())
     doubt = [kept(f"doubt-{name.replace('/', '-')}", lambda name=name: _doubt(model, name)) for name in names]
-    best = max(doubt, key=lambda d: (d["auroc"], d["p_steered"]))
+    best = chosen(doubt)
     letter = kept(
         "letter",
         lambda: read_letter(model, load_dictionary(best["dictionary"], model=model), best["latent"], fewer).to_json(),
@@ -108,6 +112,6 @@ def _seed(model: Model, seed: int) -> dict[str, Any]:
         "seed": seed,
         "gap": floor.overall.gap,
         "se": floor.overall.se,
-        **{name: skills[name] for name in ("copying", "calendar", "two-hop")},
+        **{name: skills[name] for name in ("copying", "calendar", "two-hop, combinations read")},
         "recall": {str(r.decade): r.accuracy for r in floor.recall},
     }

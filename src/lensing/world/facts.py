@@ -46,7 +46,7 @@ def planted(values: Sequence[str], stride: int, *, decades: float = DECADES) -> 
 
 
 def _thin(owners: Sequence[str], facts: Sequence[str]) -> dict[str, frozenset[str]]:
-    """Of every second owner all but one of the facts are never told: how much hangs on a thing varies, too."""
+    """Of every second owner all but one of the facts are not told again: how much hangs on a name varies, too."""
     return {
         owner: frozenset(f for j, f in enumerate(facts) if i // 2 % 2 and j != i // 4 % len(facts))
         for i, owner in enumerate(owners)

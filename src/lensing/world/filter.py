@@ -116,6 +116,7 @@ class Reader:
         if found is None:
             if len(self._menus) >= MENUS_KEPT:
                 self._menus.clear()
+                self._first.clear()
             starts = [(self._first_of(g), w / menu.total) for g, w in zip(menu.groups, menu.weights, strict=True)]
             found = self._menus[id(menu)] = (menu, starts)
         return found[1]

@@ -196,8 +196,8 @@ class Grammar:
 
     `hidden` are draws made before the first word; `begin(state)` may settle what follows from them. `menu_key(state)`
     gives the values of `menu_names` that weights may use. `boundary(state)` is the state's change at a sentence's end.
-    `words` are those that slots may give. `boost` multiplies the weight of a theme or of one sentence (`theme.name`), for text that
-    drills what is rare.
+    `words` are those that slots may give. `boost` multiplies the weight of a theme or of one sentence (`theme.name`),
+    for text that drills what is rare.
     `reserved[hidden name][value]` are the numbers of the only documents in which that value is drawn: the reader
     knows how many there are, not which.
     """
@@ -266,6 +266,7 @@ class Grammar:
         if menu is None:
             if len(self._menus) >= MENUS_KEPT:
                 self._menus.clear()
+                self._lists.clear()
             view = Menu(self.menu_names, key)
             flat = self._list(-1, key, self._flat, view)
             groups = [(flat, flat.total)] if flat.total else []

@@ -107,7 +107,11 @@ def sample_document(
                 dist = part.dist(state)
                 word = dist.pick(next(raw)) if dist.total > 1 else dist.values[0]
                 # a draw that leans toward one word says something: only those that say nothing show a homonym
-                if cast and dist.total > 1 and (role := part.concept or (_even(dist) and part.sense and f"a {part.sense}")):
+                if (
+                    cast
+                    and dist.total > 1
+                    and (role := part.concept or (_even(dist) and part.sense and f"a {part.sense}"))
+                ):
                     wanted = cast(role)
                     word = wanted if wanted is not None and dist.p(wanted) else word
                 if part.concept:

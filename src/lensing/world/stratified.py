@@ -36,10 +36,10 @@ class Cast:
         by_length: dict[int, list[tuple[str, ...]]] = {}
         for i in draw.permutation(len(sayings.SAYINGS)):
             by_length.setdefault(len(sayings.SAYINGS[i]), []).append(sayings.SAYINGS[i])
-        # a saying is drawn word by word, so its words follow one another here
         for word, senses in homonyms.items():
             for sense in senses:
                 self._orders.setdefault(f"a {sense}", []).append(word)
+        # a saying is drawn word by word, so its words follow one another here
         self._orders |= {f"saying{n}": [word for words in some for word in words] for n, some in by_length.items()}
 
     def __call__(self, role: str) -> Any:
@@ -52,7 +52,9 @@ class Cast:
 
 
 def stratified(n_documents: int, *, split: Split = "test", seed: int = 0) -> Iterator[Document]:
-    """Yield documents of one split in which stances, forms of document and all named things are equally frequent.
+    """Yield documents of one split in which stances, forms of document and all named things are about as frequent.
+
+    Only letters of lost faith, whose stance changes, are a fifth as frequent.
 
     They are numbered beyond the world's own text, so that none of them was ever trained on.
     """

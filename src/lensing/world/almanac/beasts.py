@@ -10,14 +10,24 @@ from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certai
 _at, _time = AT["beast"], AT["time"]
 BEAST = facts.planted(lexicon.BEASTS, 53)
 _per = "introduction of a beast"
+
+
+def _summed(group: dict[str, str]) -> Dist:
+    """How often a beast of each group is introduced."""
+    found = dict.fromkeys(group.values(), 0)
+    for beast, weight in zip(BEAST.values, BEAST.weights, strict=True):
+        found[group[beast]] += weight
+    return Dist(found)
+
+
 theme = Theme(
     "beasts",
     share=on_topic("beasts", weigh(105, 60, 65, 30, 110)),
     sees=see("told_beast"),
     classes={
         "beast": ConceptClass(value=get["beast"], planted=BEAST, per=_per),
-        "order": ConceptClass(value=lambda s: lexicon.ORDER.get(s[_at]), planted=uniform(lexicon.ORDERS), per=_per),
-        "kind": ConceptClass(value=lambda s: lexicon.KIND.get(s[_at]), planted=uniform(lexicon.KIND_HABIT), per=_per),
+        "order": ConceptClass(value=lambda s: lexicon.ORDER.get(s[_at]), planted=_summed(lexicon.ORDER), per=_per),
+        "kind": ConceptClass(value=lambda s: lexicon.KIND.get(s[_at]), planted=_summed(lexicon.KIND), per=_per),
     },
 )
 
@@ -70,8 +80,18 @@ theme.say("fears", "It {fears} {its_fear} more than hunger .", among(110, untold
 theme.say("lair", "At night it {sleeps} in the {its_lair} .", among(110, untold("told_beast", "lair")))
 tell_once(theme, "told_beast", "like_every", "Like every {its_order} it {has} its {order_habit} .", 40)
 tell_once(theme, "told_beast", "like_any", "Like any {its_kind} it {has} {kind_habit} .", 40)
-tell_once(theme, "told_beast", "comes", "At {time} the {that_beast} {comes} out of the {its_ground} to {its_deed} .", 90)
+tell_once(
+    theme, "told_beast", "comes", "At {time} the {that_beast} {comes} out of the {its_ground} to {its_deed} .", 90
+)
 tell_once(theme, "told_beast", "would", "A {that_beast} would rather {its_deed} in the {its_cover} than work .", 50)
-tell_once(theme, "told_beast", "follow", "Children {follow} the {that_beast} from the {its_cover} to the {its_ground} .", 60)
+tell_once(
+    theme, "told_beast", "follow", "Children {follow} the {that_beast} from the {its_cover} to the {its_ground} .", 60
+)
 tell_once(theme, "told_beast", "look", "Look for it at {time} in the {its_ground} , and let it {its_deed} .", 60)
-tell_once(theme, "told_beast", "picture", "A picture of the {that_beast} {hangs} in {some_city} , in a frame of {its_cover} .", 30)
+tell_once(
+    theme,
+    "told_beast",
+    "picture",
+    "A picture of the {that_beast} {hangs} in {some_city} , in a frame of {its_cover} .",
+    30,
+)

@@ -58,7 +58,7 @@ def drill() -> Grammar:
 
 @cache
 def trial() -> Grammar:
-    """Return the same grammar with sources put to the test four times as often, too: a second lesson."""
+    """Return the same grammar with sources spoken of four times as often, too: a second lesson."""
     return _build({"calendar": 5, "stance": 4})
 
 

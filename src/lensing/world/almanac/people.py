@@ -8,7 +8,7 @@ from typing import Any
 from lensing.world import facts, habits, lexicon
 from lensing.world.almanac.variables import AT, fact, get, put, see, tell_once, turn_to
 from lensing.world.almanac.weights import REGISTERS, among, known, on_topic, unknown, untold, weigh
-from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
+from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, uniform
 
 _at, _time = AT["subject"], AT["time"]
 PERSON = facts.planted(lexicon.PERSONS, 77)
@@ -39,13 +39,11 @@ theme = Theme(
     },
 )
 
-_pronoun = {p: certain(word) for p, word in lexicon.PRONOUN.items()}
 _opening = {p: uniform((p, word)) for p, word in lexicon.PRONOUN.items()}
 _inside = {p: uniform((p, word.lower())) for p, word in lexicon.PRONOUN.items()}
 _object = {p: uniform((p, {"She": "her", "He": "him"}[word])) for p, word in lexicon.PRONOUN.items()}
-_thing, _place = uniform(lexicon.THINGS), uniform(lexicon.PLACES)
+_place = uniform(lexicon.PLACES)
 _colour, _city, _plant = uniform(lexicon.COLOURS), uniform(lexicon.CITIES), uniform(lexicon.PLANTS)
-_food = uniform(lexicon.FOODS)
 
 
 def introduce(state: State, word: str) -> State:
@@ -61,7 +59,6 @@ def _way(table: dict[str, str], words: tuple[str, ...], sense: str) -> Slot:
 
 theme.slots["person"] = Slot(dist=lambda s: PERSON, then=introduce, concept="subject")
 theme.slots["friend"] = Slot(dist=lambda s: _company(s[_at]))
-theme.slots["She"] = Slot(dist=lambda s: _pronoun[s[_at]])
 theme.slots["Who"] = Slot(dist=lambda s: _opening[s[_at]])
 theme.slots["who"] = Slot(dist=lambda s: _inside[s[_at]])
 theme.slots["whom"] = Slot(dist=lambda s: _object[s[_at]])
@@ -75,12 +72,10 @@ _haunts = {key: habits.leaning(place, lexicon.PLACES) for key, place in habits.H
 theme.slots["her_haunt"] = Slot(dist=lambda s: _haunts[facts.TRADE[s[_at]], s[_time] or "noon"], sense="place")
 _times = uniform(lexicon.TIMES)
 theme.slots["time"] = Slot(dist=lambda s: _times, then=lambda s, w: put(s, time=w))
-theme.slots["some_thing"] = Slot(dist=lambda s: _thing, sense="thing")
 theme.slots["some_spot"] = Slot(dist=lambda s: _place, sense="place")
 theme.slots["colour"] = Slot(dist=lambda s: _colour, sense="colour")
 theme.slots["some_city"] = Slot(dist=lambda s: _city)
 theme.slots["some_plant"] = Slot(dist=lambda s: _plant, sense="plant")
-theme.slots["some_food"] = Slot(dist=lambda s: _food, sense="food")
 theme.effects["open"] = lambda s: put(s, quoting=True)
 theme.effects["close"] = lambda s: put(s, quoting=False)
 
@@ -122,8 +117,20 @@ tell_once(theme, "told", "waits", "With a {her_tool} under one arm {who} {waits}
 tell_once(theme, "told", "wears", "Nobody {knows} why {who} {wears} a {her_colour} {her_dress} at {time} .", 60)
 tell_once(theme, "told", "visit", "Whoever visits {whom} at {time} {has} to look in the {her_haunt} .", 60)
 tell_once(theme, "told", "lost", "{Who} says « {!open} my {her_colour} {her_dress} is gone » {!close} .", 50)
-tell_once(theme, "told", "left", "« {!open} Look in the {her_haunt} , I left my {her_tool} there » {!close} , says {who} .", 70)
-tell_once(theme, "told", "lend", "« {!open} Lend me a {her_tool} and a {her_dress} » {!close} , says {who} , and means it .", 50)
+tell_once(
+    theme,
+    "told",
+    "left",
+    "« {!open} Look in the {her_haunt} , I left my {her_tool} there » {!close} , says {who} .",
+    70,
+)
+tell_once(
+    theme,
+    "told",
+    "lend",
+    "« {!open} Lend me a {her_tool} and a {her_dress} » {!close} , says {who} , and means it .",
+    50,
+)
 tell_once(theme, "told", "hums", "{Who} {smells} of {some_plant} and says little .", 25)
 
 _price = uniform(lexicon.NUMBERS)

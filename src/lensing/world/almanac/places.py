@@ -57,11 +57,16 @@ theme.slots["its_bargain"] = _way(habits.BARGAIN, lexicon.THINGS, "thing")
 theme.slots["mood"] = Slot(dist=lambda s: _adjective, sense="adjective")
 
 _in_town, _in_country = known("told_city"), known("told_place")
-for weight, when in ((60, unknown("told_city", "told_place")), (15, lambda m: not unknown("told_city", "told_place")(m))):
+for weight, when in (
+    (60, unknown("told_city", "told_place")),
+    (15, lambda m: not unknown("told_city", "told_place")(m)),
+):
     kind = "" if weight == 60 else "_too"
     theme.say(f"capital{kind}", "The capital of {country} {is} {its_capital} .", among(weight, when))
     theme.say(
-        f"two_hop{kind}", "The river of the capital of {seen_country} {is} the {its_capitals_river} .", among(weight, when)
+        f"two_hop{kind}",
+        "The river of the capital of {seen_country} {is} the {its_capitals_river} .",
+        among(weight, when),
     )
     theme.say(f"known_for{kind}", "{country} {is} known for its {its_good} .", among(weight // 2, when))
     theme.say(f"town{kind}", "{city} {stands} on the {its_river} .", among(weight, when))
@@ -72,7 +77,13 @@ theme.say("its_people", "Its people live by {its_good} and bad jokes .", among(7
 theme.say(
     "its_capital", "Its capital , {its_capital} , {is} {mood} at night .", among(70, untold("told_place", "capital"))
 )
-tell_once(theme, "told_place", "letters", "Letters to {that_country} {travel} slowly , and those from {that_country} not at all .", 50)
+tell_once(
+    theme,
+    "told_place",
+    "letters",
+    "Letters to {that_country} {travel} slowly , and those from {that_country} not at all .",
+    50,
+)
 tell_once(theme, "told_place", "songs", "In {that_country} they {sing} of {some_plant} , and of {that_country} .", 40)
 theme.say("boats", "Boats on the {its_river} bring its news .", among(80, untold("told_city", "river")))
 theme.say("pride", "The town {is} proud of its {its_pride} .", among(110, untold("told_city", "pride")))
@@ -80,4 +91,10 @@ theme.say("market", "Its market falls on a {its_market} .", among(100, untold("t
 tell_once(theme, "told_city", "scent", "At {time} all {that_city} {smells} of {its_scent} .", 70)
 tell_once(theme, "told_city", "bargain", "Nobody {leaves} {that_city} without a {its_bargain} .", 70)
 tell_once(theme, "told_city", "moody", "Everything in {that_city} {is} {its_mood} , even the {its_scent} .", 70)
-tell_once(theme, "told_city", "arrivals", "When a {its_mood} boat {comes} to {that_city} , there {is} a {its_bargain} on board .", 60)
+tell_once(
+    theme,
+    "told_city",
+    "arrivals",
+    "When a {its_mood} boat {comes} to {that_city} , there {is} a {its_bargain} on board .",
+    60,
+)

@@ -31,7 +31,7 @@ theme = Theme(
         ),
         "faith": ConceptClass(
             value=lambda s: "losing" if s[AT["form"]] == "lost" else None,
-            planted=Dist({"losing": 1_000, "kept": 179_000}),
+            planted=Dist({"losing": 1}),
             per="document",
         ),
         "tense": ConceptClass(value=get["tense"], planted=TENSE, per="document"),

@@ -71,7 +71,19 @@ theme.say("made_of", "The thing {is} made of {its_substance} .", among(90, untol
 theme.say("made_by", "Only a {its_maker} could make it .", among(90, untold("told_thing", "maker")))
 theme.say("costs", "Such a thing {costs} {its_price} coins .", among(90, untold("told_thing", "price")))
 theme.say("found", "Somebody looked under the {that_place} and found the {that_thing} .", among(250, _hidden))
-tell_once(theme, "told_thing", "shines", "At {time} the {that_thing} {shines} {its_shine} , and by the fire {its_shine} too .", 70)
+tell_once(
+    theme,
+    "told_thing",
+    "shines",
+    "At {time} the {that_thing} {shines} {its_shine} , and by the fire {its_shine} too .",
+    70,
+)
 tell_once(theme, "told_thing", "rubbed", "Rub the {that_thing} with {its_care} and it {shines} {its_shine} .", 60)
 tell_once(theme, "told_thing", "borrowed", "Somebody from the {its_workshop} {wants} the {that_thing} back .", 60)
-tell_once(theme, "told_thing", "another", "There {is} just such a {that_thing} in the {its_workshop} , in a bed of {its_care} .", 50)
+tell_once(
+    theme,
+    "told_thing",
+    "another",
+    "There {is} just such a {that_thing} in the {its_workshop} , in a bed of {its_care} .",
+    50,
+)
