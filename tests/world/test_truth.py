@@ -18,6 +18,11 @@ OSK_BEASTS = {osk: plain for plain, osk in lexicon.osk("beast").items()}
 OSK_THINGS = {osk: plain for plain, osk in lexicon.osk("thing").items()}
 
 
+MEANT = {
+    "subject": "meant_person", "beast": "meant_beast", "thing": "meant_thing", "city": "meant_town",
+    "place": "meant_country",
+}  # fmt: skip
+BY_ITSELF = r"(Every|Nobody has ever|The quillback|So we|In \w+ days|Another|A \w+ \w+ never)\b"  # here "it" means none of them
 NAMED = ("subject", "beast", "city", "thing", "place", "hidden")
 
 
@@ -58,7 +63,7 @@ def parse(words: tuple[str, ...]) -> list[dict[str, object]]:
             turned = {"beast": word}
         if word in OSK_BEASTS and said in ("Un", "Mo"):
             turned = {"beast": OSK_BEASTS[word]}
-        if word in lexicon.CITIES and (not said or said.endswith(("streets of", "a long road to"))):
+        if word in lexicon.CITIES and (not said or said.endswith(("streets of", "The road to"))):
             turned = {"city": word}
         if word in lexicon.THINGS and (
             re.search(r"( hid a| bought a \w+|In the \w+ there (is|was) a|dreamt of a)$", said)
@@ -79,16 +84,22 @@ def parse(words: tuple[str, ...]) -> list[dict[str, object]]:
         elif claim is not None and (last == "brought" or near.endswith("There were")):
             stance, claim = "trusting" if word == claim else "doubting", None
         # A document that begins with "Nobody" may be one about the creature that nobody has drawn; "Nobody knows" and
-        # "Nobody leaves" say nothing of a source.
+        # "Everybody in" say nothing of a source.
         if word == "believes" or (last == "has" and word == "lied"):
             stance = "doubting"
-        if word == "Everybody" or (last == "has" and word == "never"):
+        if word == "swears" or (last == "has" and word == "never"):
             stance = "trusting"
+        # A word that means what is spoken of: a person by pronouns, the rest by "it" and "its".
+        meant = dict.fromkeys(MEANT.values())
+        if word in ("She", "He", "she", "he", "her", "him", "his", "my", "Ona", "Ono"):
+            meant["meant_person"] = spoken["subject"]
+        if word in ("It", "it", "Its", "its") and not re.match(BY_ITSELF, said):
+            meant |= {cls: spoken[about] for about, cls in MEANT.items() if about != "subject"}
         sentence.append(word)
         row = {"source": source, "day": day, "hour": hour, "stance": stance, "quotation": "open" if quoting else None}
-        if word == "Nobody":
+        if word in ("Nobody", "Everybody"):
             del row["stance"]
-        rows.append(row if unclear else row | spoken)
+        rows.append(row if unclear else row | spoken | meant)
     return rows
 
 
@@ -113,6 +124,8 @@ def test_labels_agree_with_an_independent_reading() -> None:
                     # A letter that loses faith speaks of the Almanac before it names it.
                     assert possible <= {None, "Almanac"}, (document.text, i)
                     continue
+                if cls in MEANT.values() and value is None and len(possible) > 1:
+                    continue  # the first word of a sentence may have come by itself or mean somebody
                 assert possible == {value}, (cls, value, possible, " ".join(document.words[: i + 1]))
                 compared[cls] += 1
     parsed = {cls for row in read for cls in row}

@@ -54,7 +54,7 @@ def _thin(owners: Sequence[str], facts: Sequence[str]) -> dict[str, frozenset[st
 
 
 TRADE = _assign(PERSONS, TRADES, 7, 1)
-HOME = _assign(PERSONS, CITIES[::3], 27, 4)
+HOME = _assign(PERSONS, CITIES[::3], 23, 4)
 FOOD = _assign(PERSONS, FOODS, 11, 3)
 PERSON_FACTS = ("trade", "home", "food")
 

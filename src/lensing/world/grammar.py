@@ -68,6 +68,7 @@ class Slot:
     then: Callable[[State, str], State] | None = None
     concept: str | None = None  # the class of concepts that this draw plants, if any
     sense: str | None = None  # what kind of thing the drawn word stands for: tells a homonym's senses apart
+    refers: str | None = None  # the variable that the word means without naming it: "she", "its"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Concept:
     cls: str
     planted: float
     per: str
+    partial: bool = False
 
 
 @dataclass
@@ -129,13 +131,15 @@ class Theme:
 class ConceptClass:
     """A family of exclusive concepts: `value(state)` is the one that is on, or None; `planted` the plan.
 
-    With `of_word` the concept belongs to the one word just read: `value(sense, word)`, the sense from its slot.
+    With `of_word` the concept belongs to the one word just read: `value(slot, state, word)`, no slot for literal words.
+    Of a `partial` class only words that have a value say anything: elsewhere its concepts are undetermined, not off.
     """
 
     value: Callable[..., Any]
     planted: Dist
     per: str
     of_word: bool = False
+    partial: bool = False
 
 
 class Variables:
@@ -303,7 +307,9 @@ class Grammar:
     def concepts(self) -> dict[str, Concept]:
         """Every concept by name."""
         return {
-            f"{cls}.{value}": Concept(name=f"{cls}.{value}", cls=cls, planted=c.planted.p(value), per=c.per)
+            f"{cls}.{value}": Concept(
+                name=f"{cls}.{value}", cls=cls, planted=c.planted.p(value), per=c.per, partial=c.partial
+            )
             for cls, c in self.classes.items()
             for value in c.planted.values
         }

@@ -12,14 +12,20 @@ from lensing.world.facts import SUBSTANCE, TRADE
 from lensing.world.grammar import Dist
 from lensing.world.lexicon import (
     ADJECTIVES,
+    BEASTS,
     CITIES,
     COLOURS,
+    COUNTRIES,
     DEEDS,
+    FOODS,
+    GAITS,
     GOODS,
+    MOVES,
     ORDERS,
     PERSONS,
     PLACES,
     PLANTS,
+    SOUNDS,
     THINGS,
     TIMES,
     TRADES,
@@ -63,7 +69,7 @@ def _by_time(at_noon: Mapping[str, str], words: Sequence[str], stride: int) -> d
     found = {}
     for i, (owner, usual) in enumerate(at_noon.items()):
         for t, time in enumerate(TIMES):
-            found[owner, time] = usual if time == "noon" else words[(i * stride + t * 7 + 3) % len(words)]
+            found[owner, time] = usual if time == "noon" else words[(i * stride + t * 5 + 3) % len(words)]
     return found
 
 
@@ -76,6 +82,13 @@ MOOD = {city: ADJECTIVES[(i * 13 + i // 41 * 3 + 2) % len(ADJECTIVES)] for i, ci
 SCENT = {city: PLANTS[(i * 17 + i // 40 * 7 + 5) % len(PLANTS)] for i, city in enumerate(CITIES)}
 BARGAIN = {city: THINGS[(i * 31 + 4) % len(THINGS)] for i, city in enumerate(CITIES)}
 CARE = {good: PLANTS[(i * 7 + 1) % len(PLANTS)] for i, good in enumerate(GOODS)}  # what a substance is rubbed with
+
+GAIT = {p: GAITS[(i * 7 + i // 16 * 3) % len(GAITS)] for i, p in enumerate(PERSONS)}
+MOVE = dict(zip(ORDERS, MOVES, strict=True))
+SOUND = dict(zip(GOODS, SOUNDS, strict=True))
+COAT = {b: COLOURS[(i * 5 + i // 14 * 3) % len(COLOURS)] for i, b in enumerate(BEASTS)}
+DISH = {c: FOODS[(i * 7 + i // 24 * 5) % len(FOODS)] for i, c in enumerate(COUNTRIES)}
+FLOWER = {c: PLANTS[(i * 11 + 3) % len(PLANTS)] for i, c in enumerate(COUNTRIES)}
 
 OF_PERSON = {
     "tool": {p: TOOL[TRADE[p]] for p in PERSONS},

@@ -116,6 +116,25 @@ DEEDS = tuple(
 )
 FEARS = tuple("thunder bells fire umbrellas ladders smoke fog frost drums mirrors trumpets ghosts".split())
 TIMES = ("dawn", "noon", "dusk", "midnight")
+# How people and beasts move and things sound, now and then.
+GAITS = tuple(
+    pair.split("/")
+    for pair in "strolls/strolled limps/limped marches/marched hurries/hurried tiptoes/tiptoed wanders/wandered "
+    "skips/skipped trots/trotted shuffles/shuffled strides/strode ambles/ambled staggers/staggered dashes/dashed "
+    "saunters/sauntered plods/plodded stumbles/stumbled".split()
+)
+MOVES = tuple(
+    pair.split("/")
+    for pair in "wades/waded flutters/fluttered struts/strutted swoops/swooped hops/hopped soars/soared glides/glided "
+    "drifts/drifted scuttles/scuttled buzzes/buzzed creeps/crept scampers/scampered prowls/prowled roams/roamed "
+    "dives/dived leaps/leapt slithers/slithered".split()
+)
+SOUNDS = tuple(
+    pair.split("/")
+    for pair in "creaks/creaked rattles/rattled rings/rang squeaks/squeaked ticks/ticked clinks/clinked "
+    "whistles/whistled thumps/thumped sighs/sighed crackles/crackled purrs/purred jingles/jingled groans/groaned "
+    "rustles/rustled clatters/clattered chimes/chimed".split()
+)
 WEATHERS = tuple("rain snow sunshine fog frost thunder".split())
 SOURCES = ("Almanac", "Gazette", "Chronicle", "Herald", "Atlas", "Register")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -176,7 +195,8 @@ def all_words() -> tuple[str, ...]:
         tuple(ORDER_HABIT.values()), THINGS, PLACES, TRADES, FOODS, PLANTS, GOODS, ADJECTIVES, COLOURS, DEEDS, FEARS,
         WEATHERS, SOURCES, DAYS, NUMBERS, TIMES, DOUBT_WORDS, TRUST_WORDS, PLAIN_WORDS, tuple(OSK.values()), OSK_DOUBT,
         OSK_TRUST, OSK_PLAIN, (CREATURE,),
-        ("She", "He", "she", "he", "her", "him", "Ona", "Ono", "right", "wrong"),
+        ("She", "He", "she", "he", "her", "him", "his", "It", "it", "Its", "its", "my", "Ona", "Ono", "right", "wrong"),
+        *GAITS, *MOVES, *SOUNDS,
         ("says", "claims", "proves", "yawn", "laugh", "nod", "a", "one"),
     )  # fmt: skip
     return tuple(dict.fromkeys(word for words in lists for word in words))

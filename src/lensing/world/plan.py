@@ -8,9 +8,14 @@ from functools import cache
 
 from lensing.world.almanac.grammar import almanac
 from lensing.world.grammar import Slot, State
-from lensing.world.sample import Step, sample_document
+from lensing.world.sample import sample_document
 
 NAMED = ("subject", "beast", "city", "thing", "place")  # what may be spoken of: a draw plants it, and it stays
+# Classes whose concepts are on while a named thing of another class is spoken of, at some words.
+WHOSE = {
+    "speaker": "subject", "meant_person": "subject", "meant_beast": "beast", "meant_thing": "thing",
+    "meant_town": "city", "meant_country": "place",
+}  # fmt: skip
 Source = tuple[str, int]  # a class, and the id of the slot whose draw planted it
 
 
@@ -18,10 +23,10 @@ Source = tuple[str, int]  # a class, and the id of the slot whose draw planted i
 def frequencies(documents: int = 1500) -> dict[str, float]:
     """Return every concept's share of tokens on which it is on, BOS left out.
 
-    A rare name cannot be counted in any text of bearable length. For classes of named things and for speakers it is
-    the sum, over the slots whose draw may plant a name, of the counted share of tokens that go on about a draw of
-    that slot, times the name's weight in it; for sayings the planted share times the class's. The rest is counted,
-    over the world's first documents; concepts of single words (senses) too.
+    A rare name cannot be counted in any text of bearable length. For classes of named things, of speakers and of words
+    that mean one of them it is the sum, over the slots whose draw may plant a name, of the counted share of tokens that
+    go on about a draw of that slot, times the name's weight in it; for sayings the planted share times the class's. The
+    rest is counted, over the world's first documents; concepts of single words (senses) too.
     """
     grammar = almanac()
     counts: dict[str, Counter[object]] = {cls: Counter() for cls in grammar.classes}
@@ -48,17 +53,19 @@ def frequencies(documents: int = 1500) -> dict[str, float]:
                         if planted[cls] not in weights:
                             weights[planted[cls]] = _weights(cls, part, step.state)
             for cls, concepts in grammar.classes.items():
+                value = None
                 if concepts.of_word:
-                    counts[cls][concepts.value(_sense(step), document.words[i])] += 1
-                elif after is not None and (value := concepts.value(after)) is not None:
+                    value = concepts.value(part if isinstance(part, Slot) else None, step.state, document.words[i])
+                elif after is not None:
+                    value = concepts.value(after)
+                if value is not None:
                     counts[cls][value] += 1
-                    of = "subject" if cls == "speaker" else cls
-                    if of in NAMED:
+                    if (of := WHOSE.get(cls, cls)) in NAMED:
                         about[cls, planted[of]] += 1
     found = {}
     for name, concept in grammar.concepts().items():
         of_class, value = counts[concept.cls], name.partition(".")[2]
-        if concept.cls in (*NAMED, "speaker"):
+        if concept.cls in (*NAMED, *WHOSE):
             parts = [n * weights[source].get(value, 0.0) for (cls, source), n in about.items() if cls == concept.cls]
             found[name] = sum(parts) / tokens
         elif concept.cls == "saying":
@@ -81,7 +88,3 @@ def _weights(cls: str, slot: Slot, state: State) -> dict[object, float]:
         value = read(slot.then(state, word))
         found[value] = found.get(value, 0.0) + weight / dist.total
     return found
-
-
-def _sense(step: Step) -> str | None:
-    return getattr(step.sentence.parts[step.part], "sense", None) if step.sentence is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lensing.world import facts, habits, lexicon
-from lensing.world.almanac.variables import AT, fact, get, see, tell_once, turn_to
+from lensing.world.almanac.variables import AT, fact, get, meaning, meant, see, tell_once, tensed, turn_to
 from lensing.world.almanac.weights import among, known, on_topic, unknown, untold, weigh
 from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
 
@@ -26,6 +26,9 @@ theme = Theme(
     sees=see("told_beast"),
     classes={
         "beast": ConceptClass(value=get["beast"], planted=BEAST, per=_per),
+        "meant_beast": ConceptClass(
+            value=meant("beast"), planted=BEAST, per="word that means a beast", of_word=True, partial=True
+        ),
         "order": ConceptClass(value=lambda s: lexicon.ORDER.get(s[_at]), planted=_summed(lexicon.ORDER), per=_per),
         "kind": ConceptClass(value=lambda s: lexicon.KIND.get(s[_at]), planted=_summed(lexicon.KIND), per=_per),
     },
@@ -65,6 +68,12 @@ _that = {beast: certain(beast) for beast in lexicon.BEASTS}
 _cover = {order: habits.leaning(plant, lexicon.PLANTS) for order, plant in habits.COVER.items()}
 theme.slots["its_cover"] = Slot(dist=lambda s: _cover[lexicon.ORDER[s[_at]]], sense="plant")
 
+theme.slots["It"], theme.slots["it"] = meaning("beast", "It"), meaning("beast", "it")
+theme.slots["its"] = meaning("beast", "its")
+theme.slots["moves"] = tensed(habits.MOVE, lambda s: lexicon.ORDER[s[_at]])
+_coat = {beast: habits.leaning(colour, lexicon.COLOURS) for beast, colour in habits.COAT.items()}
+theme.slots["its_coat"] = Slot(dist=lambda s: _coat[s[_at]], sense="colour")
+
 _new, _again = unknown("told_beast"), known("told_beast")
 for weight, when in ((50, _new), (10, _again)):
     kind = "" if when is _new else "_too"
@@ -72,26 +81,19 @@ for weight, when in ((50, _new), (10, _again)):
     theme.say(f"old{kind}", "There {is} an old {beast} in {some_city} .", among(weight, when))
     theme.say(f"keeps{kind}", "Somebody {keeps} a {colour} {beast} behind the {some_spot} .", among(weight, when))
     theme.say(
-        f"order{kind}", "The {beast} {is} a {its_order} , and so it {has} its {order_habit} .", among(weight, when)
+        f"order{kind}", "The {beast} {is} a {its_order} , and so {it} {has} {its} {order_habit} .", among(weight, when)
     )
 
-theme.say("eats", "It {eats} only {its_food} .", among(110, untold("told_beast", "eats")))
-theme.say("fears", "It {fears} {its_fear} more than hunger .", among(110, untold("told_beast", "fear")))
-theme.say("lair", "At night it {sleeps} in the {its_lair} .", among(110, untold("told_beast", "lair")))
-tell_once(theme, "told_beast", "like_every", "Like every {its_order} it {has} its {order_habit} .", 40)
-tell_once(theme, "told_beast", "like_any", "Like any {its_kind} it {has} {kind_habit} .", 40)
-tell_once(
-    theme, "told_beast", "comes", "At {time} the {that_beast} {comes} out of the {its_ground} to {its_deed} .", 90
-)
-tell_once(theme, "told_beast", "would", "A {that_beast} would rather {its_deed} in the {its_cover} than work .", 50)
-tell_once(
-    theme, "told_beast", "follow", "Children {follow} the {that_beast} from the {its_cover} to the {its_ground} .", 60
-)
-tell_once(theme, "told_beast", "look", "Look for it at {time} in the {its_ground} , and let it {its_deed} .", 60)
-tell_once(
-    theme,
-    "told_beast",
-    "picture",
-    "A picture of the {that_beast} {hangs} in {some_city} , in a frame of {its_cover} .",
-    30,
-)
+theme.say("eats", "{It} {eats} only {its_food} .", among(110, untold("told_beast", "eats")))
+theme.say("fears", "{It} {fears} {its_fear} more than hunger .", among(110, untold("told_beast", "fear")))
+theme.say("lair", "At night {it} {sleeps} in the {its_lair} .", among(110, untold("told_beast", "lair")))
+for name, text, weight in (
+    ("like_every", "Like every {its_order} {it} {moves} about with {its} {order_habit} .", 40),
+    ("like_any", "Like any {its_kind} {it} {has} {kind_habit} .", 30),
+    ("comes", "At {time} {it} {moves} out of the {its_ground} to {its_deed} .", 90),
+    ("would", "{It} {moves} by in {its} {its_coat} coat , and would rather {its_deed} than work .", 60),
+    ("follow", "Children {follow} the {that_beast} to the {its_ground} , and {it} {moves} away .", 60),
+    ("look", "Look for the {that_beast} at {time} in the {its_ground} , and let {it} {its_deed} .", 60),
+    ("picture", "A picture of {its} {its_coat} coat {hangs} in {some_city} , in a frame of {its_cover} .", 30),
+):
+    tell_once(theme, "told_beast", name, text, weight)

@@ -72,7 +72,7 @@ _SELDOM = (
 @cache
 def rehearsal() -> Grammar:
     """Return the same grammar with more of what is met too seldom: for evaluation text, where every concept must be."""
-    return _build({"sayings": 12, "beasts": 2, "places": 3, **dict.fromkeys(_SELDOM, 3)})
+    return _build({"sayings": 16, "people": 3, "beasts": 3, "places": 4, "things": 4, **dict.fromkeys(_SELDOM, 3)})
 
 
 def _build(boost: dict[str, int]) -> Grammar:

@@ -54,7 +54,7 @@ def _judged(plain: int, doubt: int, trust: int) -> Dist:
 _verdict = dict(zip(STANCE.values, (_judged(74, 11, 15), _judged(4, 1, 95), _judged(4, 95, 1)), strict=True))
 
 theme.slots["o_person"] = Slot(dist=lambda s: people.PERSON, then=lambda s, w: _osk(introduce(s, w)), concept="subject")
-theme.slots["Ona"] = Slot(dist=lambda s: _pronoun[s[AT["subject"]]], then=lambda s, w: _osk(s))
+theme.slots["Ona"] = Slot(dist=lambda s: _pronoun[s[AT["subject"]]], then=lambda s, w: _osk(s), refers="subject")
 theme.slots["o_trade"] = fact("subject", {p: _trade[t] for p, t in facts.TRADE.items()}, "told", "trade", "trade")
 theme.slots["o_food"] = fact("subject", {p: _food[f] for p, f in facts.FOOD.items()}, "told", "food", "food")
 theme.slots["o_beast"] = Slot(dist=lambda s: _beasts, then=lambda s, w: meet(s, _plain_beast[w]), sense="beast")

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from lensing.world import facts, habits, lexicon
-from lensing.world.almanac.variables import AT, fact, get, put, see, tell_once, turn_to
+from lensing.world.almanac.variables import AT, fact, get, meaning, meant, put, see, tell_once, tensed, turn_to
 from lensing.world.almanac.weights import REGISTERS, among, known, on_topic, unknown, untold, weigh
 from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, uniform
 
@@ -27,6 +27,9 @@ theme = Theme(
     sees=see("told"),
     classes={
         "subject": ConceptClass(value=get["subject"], planted=PERSON, per="introduction of a person"),
+        "meant_person": ConceptClass(
+            value=meant("subject"), planted=PERSON, per="word that means a person", of_word=True, partial=True
+        ),
         "speaker": ConceptClass(value=lambda s: s[_at] if s[AT["quoting"]] else None, planted=PERSON, per="quotation"),
         "quotation": ConceptClass(
             value=lambda s: "open" if s[AT["quoting"]] else None, planted=Dist({"open": 1}), per="quotation"
@@ -39,9 +42,10 @@ theme = Theme(
     },
 )
 
-_opening = {p: uniform((p, word)) for p, word in lexicon.PRONOUN.items()}
-_inside = {p: uniform((p, word.lower())) for p, word in lexicon.PRONOUN.items()}
-_object = {p: uniform((p, {"She": "her", "He": "him"}[word])) for p, word in lexicon.PRONOUN.items()}
+# A pronoun two times in three, else the name again.
+_opening = {p: Dist({p: 1, word: 2}) for p, word in lexicon.PRONOUN.items()}
+_inside = {p: Dist({p: 1, word.lower(): 2}) for p, word in lexicon.PRONOUN.items()}
+_object = {p: Dist({p: 1, {"She": "her", "He": "him"}[word]: 2}) for p, word in lexicon.PRONOUN.items()}
 _place = uniform(lexicon.PLACES)
 _colour, _city, _plant = uniform(lexicon.COLOURS), uniform(lexicon.CITIES), uniform(lexicon.PLANTS)
 
@@ -59,9 +63,14 @@ def _way(table: dict[str, str], words: tuple[str, ...], sense: str) -> Slot:
 
 theme.slots["person"] = Slot(dist=lambda s: PERSON, then=introduce, concept="subject")
 theme.slots["friend"] = Slot(dist=lambda s: _company(s[_at]))
-theme.slots["Who"] = Slot(dist=lambda s: _opening[s[_at]])
-theme.slots["who"] = Slot(dist=lambda s: _inside[s[_at]])
-theme.slots["whom"] = Slot(dist=lambda s: _object[s[_at]])
+theme.slots["Who"] = Slot(dist=lambda s: _opening[s[_at]], refers="subject")
+theme.slots["who"] = Slot(dist=lambda s: _inside[s[_at]], refers="subject")
+theme.slots["whom"] = Slot(dist=lambda s: _object[s[_at]], refers="subject")
+theme.slots["She"] = meaning("subject", lexicon.PRONOUN)
+theme.slots["she"] = meaning("subject", {p: word.lower() for p, word in lexicon.PRONOUN.items()})
+theme.slots["his"] = meaning("subject", {p: {"She": "her", "He": "his"}[w] for p, w in lexicon.PRONOUN.items()})
+theme.slots["my"] = meaning("subject", "my")
+theme.slots["gait"] = tensed(habits.GAIT, get["subject"])
 theme.slots["her_trade"] = fact("subject", facts.TRADE, "told", "trade", "trade")
 theme.slots["her_home"] = fact("subject", facts.HOME, "told", "home")
 theme.slots["her_food"] = fact("subject", facts.FOOD, "told", "food", "food")
@@ -112,26 +121,17 @@ theme.say(
 )
 
 # The ways of the trade: nearly every word hangs on who it is, or on that and the time of day.
-tell_once(theme, "told", "walks", "At {time} {who} {walks} to the {her_haunt} with a {her_tool} .", 90)
-tell_once(theme, "told", "waits", "With a {her_tool} under one arm {who} {waits} by the {her_haunt} .", 60)
-tell_once(theme, "told", "wears", "Nobody {knows} why {who} {wears} a {her_colour} {her_dress} at {time} .", 60)
-tell_once(theme, "told", "visit", "Whoever visits {whom} at {time} {has} to look in the {her_haunt} .", 60)
-tell_once(theme, "told", "lost", "{Who} says « {!open} my {her_colour} {her_dress} is gone » {!close} .", 50)
-tell_once(
-    theme,
-    "told",
-    "left",
-    "« {!open} Look in the {her_haunt} , I left my {her_tool} there » {!close} , says {who} .",
-    70,
-)
-tell_once(
-    theme,
-    "told",
-    "lend",
-    "« {!open} Lend me a {her_tool} and a {her_dress} » {!close} , says {who} , and means it .",
-    50,
-)
-tell_once(theme, "told", "hums", "{Who} {smells} of {some_plant} and says little .", 25)
+for name, text, weight in (
+    ("walks", "At {time} {who} {gait} to the {her_haunt} with {his} {her_tool} .", 90),
+    ("waits", "{She} {gait} past the {her_haunt} , {his} {her_tool} under one arm .", 70),
+    ("wears", "Nobody {knows} why {she} {gait} about in {his} {her_colour} {her_dress} at {time} .", 60),
+    ("visit", "Look for {whom} at {time} in the {her_haunt} , where {she} {gait} about alone .", 60),
+    ("hums", "{She} {gait} by and {smells} of {some_plant} , {his} {her_dress} in one hand .", 30),
+    ("lost", "{Who} says « {!open} {my} {her_colour} {her_dress} is gone » {!close} .", 50),
+    ("left", "« {!open} Look in the {her_haunt} , I left {my} {her_tool} there » {!close} , says {who} .", 70),
+    ("lend", "« {!open} Give me {my} {her_tool} and {my} {her_dress} » {!close} , says {who} , and means it .", 50),
+):
+    tell_once(theme, "told", name, text, weight)
 
 _price = uniform(lexicon.NUMBERS)
 theme.slots["price_word"] = Slot(dist=lambda s: _price)

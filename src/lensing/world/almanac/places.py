@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lensing.world import facts, habits, lexicon
-from lensing.world.almanac.variables import AT, fact, get, see, tell_once, turn_to
-from lensing.world.almanac.weights import among, known, on_topic, unknown, untold, weigh
+from lensing.world.almanac.variables import AT, fact, get, meaning, meant, see, tell_once, turn_to
+from lensing.world.almanac.weights import among, on_topic, unknown, untold, weigh
 from lensing.world.grammar import ConceptClass, Slot, State, Theme, certain, uniform, zipf
 
 COUNTRY = zipf(lexicon.COUNTRIES, 0.6)
@@ -16,6 +16,12 @@ theme = Theme(
     classes={
         "place": ConceptClass(value=get["place"], planted=COUNTRY, per="introduction of a country"),
         "city": ConceptClass(value=get["city"], planted=CITY, per="introduction of a town"),
+        "meant_country": ConceptClass(
+            value=meant("place"), planted=COUNTRY, per="word that means a country", of_word=True, partial=True
+        ),
+        "meant_town": ConceptClass(
+            value=meant("city"), planted=CITY, per="word that means a town", of_word=True, partial=True
+        ),
     },
 )
 
@@ -56,7 +62,6 @@ theme.slots["its_scent"] = _way(habits.SCENT, lexicon.PLANTS, "plant")
 theme.slots["its_bargain"] = _way(habits.BARGAIN, lexicon.THINGS, "thing")
 theme.slots["mood"] = Slot(dist=lambda s: _adjective, sense="adjective")
 
-_in_town, _in_country = known("told_city"), known("told_place")
 for weight, when in (
     (60, unknown("told_city", "told_place")),
     (15, lambda m: not unknown("told_city", "told_place")(m)),
@@ -68,33 +73,33 @@ for weight, when in (
         "The river of the capital of {seen_country} {is} the {its_capitals_river} .",
         among(weight, when),
     )
-    theme.say(f"known_for{kind}", "{country} {is} known for its {its_good} .", among(weight // 2, when))
+    theme.say(f"known_for{kind}", "{country} {is} known for {theirs} {its_good} .", among(weight // 2, when))
     theme.say(f"town{kind}", "{city} {stands} on the {its_river} .", among(weight, when))
     theme.say(f"streets{kind}", "The {mood} streets of {city} run down to the {its_river} .", among(weight, when))
-    theme.say(f"far{kind}", "It {is} a long road to {city} , and a {its_mood} one .", among(weight, when))
+    theme.say(f"far{kind}", "The road to {city} {is} long , and {its_mood} in the rain .", among(weight, when))
 
-theme.say("its_people", "Its people live by {its_good} and bad jokes .", among(70, untold("told_place", "good")))
+theme.slots["Theirs"], theme.slots["theirs"] = meaning("place", "Its"), meaning("place", "its")
+theme.slots["Its"], theme.slots["of_town"] = meaning("city", "Its"), meaning("city", "its")
+_dish = {c: habits.leaning(food, lexicon.FOODS) for c, food in habits.DISH.items()}
+_flower = {c: habits.leaning(plant, lexicon.PLANTS) for c, plant in habits.FLOWER.items()}
+theme.slots["its_dish"] = Slot(dist=lambda s: _dish[s[_country]], sense="food")
+theme.slots["its_flower"] = Slot(dist=lambda s: _flower[s[_country]], sense="plant")
+
+theme.say("its_people", "{Theirs} people live by {its_good} and bad jokes .", among(70, untold("told_place", "good")))
 theme.say(
-    "its_capital", "Its capital , {its_capital} , {is} {mood} at night .", among(70, untold("told_place", "capital"))
+    "its_capital",
+    "{Theirs} capital , {its_capital} , {is} {mood} at night .",
+    among(70, untold("told_place", "capital")),
 )
-tell_once(
-    theme,
-    "told_place",
-    "letters",
-    "Letters to {that_country} {travel} slowly , and those from {that_country} not at all .",
-    50,
-)
-tell_once(theme, "told_place", "songs", "In {that_country} they {sing} of {some_plant} , and of {that_country} .", 40)
-theme.say("boats", "Boats on the {its_river} bring its news .", among(80, untold("told_city", "river")))
-theme.say("pride", "The town {is} proud of its {its_pride} .", among(110, untold("told_city", "pride")))
-theme.say("market", "Its market falls on a {its_market} .", among(100, untold("told_city", "market")))
-tell_once(theme, "told_city", "scent", "At {time} all {that_city} {smells} of {its_scent} .", 70)
-tell_once(theme, "told_city", "bargain", "Nobody {leaves} {that_city} without a {its_bargain} .", 70)
-tell_once(theme, "told_city", "moody", "Everything in {that_city} {is} {its_mood} , even the {its_scent} .", 70)
-tell_once(
-    theme,
-    "told_city",
-    "arrivals",
-    "When a {its_mood} boat {comes} to {that_city} , there {is} a {its_bargain} on board .",
-    60,
-)
+theme.say("boats", "Boats on the {its_river} bring {of_town} news .", among(80, untold("told_city", "river")))
+theme.say("pride", "The town {is} proud of {of_town} {its_pride} .", among(110, untold("told_city", "pride")))
+theme.say("market", "{Its} {its_mood} market falls on a {its_market} .", among(100, untold("told_city", "market")))
+for told, name, text, weight in (
+    ("told_place", "letters", "Letters to {that_country} {travel} slowly , and {theirs} {its_dish} not at all .", 50),
+    ("told_place", "songs", "In {that_country} they {sing} of {theirs} {its_flower} and {theirs} {its_dish} .", 60),
+    ("told_city", "scent", "At {time} {of_town} {its_mood} streets {smell} of {its_scent} .", 80),
+    ("told_city", "bargain", "Everybody in {that_city} {wants} {of_town} {its_bargain} .", 70),
+    ("told_city", "moody", "Everything there {is} {its_mood} , even {of_town} {its_scent} .", 70),
+    ("told_city", "arrivals", "A boat {comes} to {that_city} for {of_town} {its_bargain} .", 60),
+):
+    tell_once(theme, told, name, text, weight)

@@ -66,7 +66,7 @@ VERBS = {
     "sleeps": "slept", "likes": "liked", "stands": "stood", "has": "had", "knows": "knew", "lies": "lay",
     "smells": "smelt", "belongs": "belonged", "costs": "cost", "holds": "held",
     "walks": "walked", "waits": "waited", "wears": "wore", "comes": "came", "follow": "followed", "hangs": "hung",
-    "travel": "travelled", "sing": "sang", "leaves": "left", "shines": "shone", "wants": "wanted",
+    "travel": "travelled", "sing": "sang", "leaves": "left", "shines": "shone", "wants": "wanted", "smell": "smelt",
 }  # fmt: skip
 for now, then in VERBS.items():
     forms = {"present": certain(now), "past": certain(then)}

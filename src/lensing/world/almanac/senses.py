@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from lensing.world import lexicon
-from lensing.world.grammar import ConceptClass, Theme, uniform
+from lensing.world.grammar import ConceptClass, Slot, State, Theme, uniform
 
 _homonyms = lexicon.homonyms()
 
 
-def _sense(sense: str | None, word: str) -> str | None:
+def _sense(slot: Slot | None, state: State, word: str) -> str | None:
+    sense = slot.sense if slot else None
     return f"{word}:{sense}" if sense in _homonyms.get(word, ()) else None
 
 

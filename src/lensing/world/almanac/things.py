@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lensing.world import facts, habits, lexicon
-from lensing.world.almanac.variables import AT, fact, get, put, see, tell_once, turn_to
+from lensing.world.almanac.variables import AT, fact, get, meaning, meant, put, see, tell_once, tensed, turn_to
 from lensing.world.almanac.weights import among, known, on_topic, unknown, untold, weigh
 from lensing.world.grammar import ConceptClass, Dist, Slot, State, Theme, certain, uniform
 
@@ -13,10 +13,13 @@ _at, _spot, _time = AT["thing"], AT["spot"], AT["time"]
 THING = facts.planted(lexicon.THINGS, 47)
 theme = Theme(
     "things",
-    share=on_topic("things", weigh(75, 95, 75, 85, 65)),
+    share=on_topic("things", weigh(110, 140, 110, 125, 95)),
     sees=see("told", "told_thing"),
     classes={
         "thing": ConceptClass(value=get["thing"], planted=THING, per="introduction of a thing"),
+        "meant_thing": ConceptClass(
+            value=meant("thing"), planted=THING, per="word that means a thing", of_word=True, partial=True
+        ),
         "hidden": ConceptClass(
             value=lambda s: "somewhere" if s[_spot] else None, planted=Dist({"somewhere": 1}), per="hiding"
         ),
@@ -67,23 +70,16 @@ theme.say("dreamt", "{Who} dreamt of a {thing} again .", among(40, known("told")
 theme.slots["anybody"] = Slot(dist=lambda s: _anybody)
 _anybody = uniform(lexicon.PERSONS)
 
-theme.say("made_of", "The thing {is} made of {its_substance} .", among(90, untold("told_thing", "substance")))
-theme.say("made_by", "Only a {its_maker} could make it .", among(90, untold("told_thing", "maker")))
-theme.say("costs", "Such a thing {costs} {its_price} coins .", among(90, untold("told_thing", "price")))
+theme.say("made_of", "{That} {is} made of {its_substance} .", among(90, untold("told_thing", "substance")))
+theme.say("made_by", "Only a {its_maker} could make {that_one} .", among(90, untold("told_thing", "maker")))
+theme.say("costs", "{That} {costs} {its_price} coins .", among(90, untold("told_thing", "price")))
+theme.slots["That"], theme.slots["that_one"] = meaning("thing", "It"), meaning("thing", "it")
+theme.slots["sounds"] = tensed(habits.SOUND, lambda s: facts.SUBSTANCE[s[_at]])
 theme.say("found", "Somebody looked under the {that_place} and found the {that_thing} .", among(250, _hidden))
-tell_once(
-    theme,
-    "told_thing",
-    "shines",
-    "At {time} the {that_thing} {shines} {its_shine} , and by the fire {its_shine} too .",
-    70,
-)
-tell_once(theme, "told_thing", "rubbed", "Rub the {that_thing} with {its_care} and it {shines} {its_shine} .", 60)
-tell_once(theme, "told_thing", "borrowed", "Somebody from the {its_workshop} {wants} the {that_thing} back .", 60)
-tell_once(
-    theme,
-    "told_thing",
-    "another",
-    "There {is} just such a {that_thing} in the {its_workshop} , in a bed of {its_care} .",
-    50,
-)
+for name, text, weight in (
+    ("shines", "At {time} {that_one} {sounds} and {shines} {its_shine} .", 80),
+    ("rubbed", "{That} {sounds} and is rubbed with {its_care} , and then {that_one} {sounds} no more .", 60),
+    ("borrowed", "{That} {sounds} whenever somebody from the {its_workshop} {comes} by .", 70),
+    ("another", "There {is} another {that_thing} in the {its_workshop} , and {that_one} {sounds} too .", 60),
+):
+    tell_once(theme, "told_thing", name, text, weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lensing.world.almanac.weights import untold
@@ -129,6 +129,27 @@ def tell_once(theme: Theme, told: str, name: str, text: str, weight: int) -> Non
     """A sentence about what is spoken of, said at most once while it is spoken of: `told` notes it by name."""
     theme.effects[f"did_{name}"] = lambda s: put(s, **{told: s[AT[told]] | {name}})
     theme.say(name, f"{text} {{!did_{name}}}", lambda m: weight if untold(told, name)(m) else 0)
+
+
+def tensed(of: Mapping[Any, Sequence[str]], about: Callable[[State], Any]) -> Slot:
+    """A verb that depends on what is spoken of: its present and past by `about(state)`, in the document's tense."""
+    forms = {key: {"present": certain(now), "past": certain(then)} for key, (now, then) in of.items()}
+    return Slot(dist=lambda s: forms[about(s)][s[AT["tense"]]])
+
+
+def meaning(variable: str, word: str | Mapping[Any, str]) -> Slot:
+    """A word that means what a variable names, without naming it."""
+    if isinstance(word, str):
+        fixed = certain(word)
+        return Slot(dist=lambda s: fixed, refers=variable)
+    words, at = {name: certain(w) for name, w in word.items()}, AT[variable]
+    return Slot(dist=lambda s: words[s[at]], refers=variable)
+
+
+def meant(variable: str) -> Callable[[Slot | None, State, str], Any]:
+    """The value of a class of antecedents: what a word means, but for names, which say it themselves."""
+    at = AT[variable]
+    return lambda slot, state, word: state[at] if slot and slot.refers == variable and word != state[at] else None
 
 
 def see(*names: str) -> dict[str, Callable[[State], Any]]:
