@@ -22,7 +22,9 @@ MEANT = {
     "subject": "meant_person", "beast": "meant_beast", "thing": "meant_thing", "city": "meant_town",
     "place": "meant_country",
 }  # fmt: skip
-BY_ITSELF = r"(Every|Nobody has ever|The quillback|So we|In \w+ days|Another|A \w+ \w+ never)\b"  # here "it" means none of them
+BY_ITSELF = (
+    r"(Every|Nobody has ever|The quillback|So we|In \w+ days|Another|A \w+ \w+ never)\b"  # here "it" means none of them
+)
 NAMED = ("subject", "beast", "city", "thing", "place", "hidden")
 
 
