@@ -44,7 +44,7 @@ def test_the_worst_group_and_the_worst_middle_dictionary_count() -> None:
     assert found["share of latents that only detect a word, middle layer"]["measured"] == 0.6
     assert found["homonyms whose senses have different top latents"]["measured"] == 0.7
     assert found["meanings with the same latent in both languages"]["met"] is None
-    assert found["recall of facts at 1e-5 a token, the rarest decade of coverage"]["met"] is False
+    assert found["recall of facts at 1e-5, the rarest of coverage"]["met"] is False
     assert found["calendar"]["met"] is None
 
 

@@ -60,7 +60,7 @@ def parse(words: tuple[str, ...]) -> list[dict[str, object]]:
         if word in lexicon.COUNTRIES:
             turned = {"place": word}
         if word in lexicon.BEASTS and (
-            said == "The" or said.endswith(("an old", "Somebody keeps a " + last, "Somebody kept a " + last))
+            said == "The" or said.endswith(("an old", "Somebody keeps a", "Somebody kept a"))
         ):
             turned = {"beast": word}
         if word in OSK_BEASTS and said in ("Un", "Mo"):

@@ -178,7 +178,7 @@ def checks(
     skills = {s["skill"]: s["accuracy"] for s in floor["skills"]} if floor else {}
     found += [check(name, skills.get(name)) for name in ("copying", "calendar", "two-hop, combinations read")]
     recall = {r["decade"]: r["accuracy"] for r in floor["recall"]} if floor else {}
-    found.append(check("recall of facts at 1e-5 a token, the rarest decade of coverage", recall.get(COVERAGE_DECADE)))
+    found.append(check("recall of facts at 1e-5, the rarest of coverage", recall.get(COVERAGE_DECADE)))
     best = chosen(doubt) if doubt else None
     found.append(check("AUROC of the doubt latent on held-out documents", best["auroc"] if best else None))
     found.append(

@@ -79,7 +79,9 @@ for weight, when in ((50, _new), (10, _again)):
     kind = "" if when is _new else "_too"
     theme.say(f"likes{kind}", "The {beast} {likes} to {deed} under the {its_cover} .", among(weight, when))
     theme.say(f"old{kind}", "There {is} an old {beast} in {some_city} .", among(weight, when))
-    theme.say(f"keeps{kind}", "Somebody {keeps} a {colour} {beast} behind the {some_spot} .", among(weight, when))
+    theme.say(
+        f"keeps{kind}", "Somebody {keeps} a {beast} behind the {some_spot} , a {its_coat} one .", among(weight, when)
+    )
     theme.say(
         f"order{kind}", "The {beast} {is} a {its_order} , and so {it} {has} {its} {order_habit} .", among(weight, when)
     )

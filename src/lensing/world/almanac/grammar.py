@@ -58,10 +58,15 @@ def drill() -> Grammar:
 
 @cache
 def trial() -> Grammar:
-    """Return the same grammar with sources spoken of four times as often, too: a second lesson."""
-    return _build({"calendar": 5, "stance": 4})
+    """Return the same grammar full of sources that are put to the test, and of what follows from it: a second lesson.
+
+    That a promise kept means trust and a promise broken doubt is learnt late: no word of either cue says which it is.
+    """
+    return _build({"calendar": 5, "stance": 4, **dict.fromkeys(_TESTS, 4), **dict.fromkeys(_CONSEQUENCES, 3)})
 
 
+_TESTS = tuple(f"stance.{event}_{outcome}" for event in ("weather", "geese") for outcome in ("doubting", "trusting"))
+_CONSEQUENCES = ("stance.checked", "stance.counted", "stance.copied", "stance.slept")
 # Sentences that show speakers, and homonyms in the senses that few sentences ask for.
 _SELDOM = (
     "people.left", "people.lend", "people.lost", "people.hungry", "people.proud", "people.dislikes", "people.hums",

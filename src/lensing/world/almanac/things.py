@@ -78,7 +78,7 @@ theme.slots["sounds"] = tensed(habits.SOUND, lambda s: facts.SUBSTANCE[s[_at]])
 theme.say("found", "Somebody looked under the {that_place} and found the {that_thing} .", among(250, _hidden))
 for name, text, weight in (
     ("shines", "At {time} {that_one} {sounds} and {shines} {its_shine} .", 80),
-    ("rubbed", "{That} {sounds} and is rubbed with {its_care} , and then {that_one} {sounds} no more .", 60),
+    ("rubbed", "{That} {sounds} and {is} rubbed with {its_care} , and then {that_one} {sounds} no more .", 60),
     ("borrowed", "{That} {sounds} whenever somebody from the {its_workshop} {comes} by .", 70),
     ("another", "There {is} another {that_thing} in the {its_workshop} , and {that_one} {sounds} too .", 60),
 ):
