@@ -60,12 +60,18 @@ def drill() -> Grammar:
 def trial() -> Grammar:
     """Return the same grammar full of sources that are put to the test, and of what follows from it: a second lesson.
 
-    That a promise kept means trust and a promise broken doubt is learnt late: no word of either cue says which it is.
+    That a promise kept means trust and a promise broken doubt is learnt late: no word of either cue says which it is,
+    and once a stance was heard it can be copied. Here stances turn so often that only the last test tells.
     """
-    return _build({"calendar": 5, "stance": 4, **dict.fromkeys(_TESTS, 4), **dict.fromkeys(_CONSEQUENCES, 3)})
+    return _build(
+        {"calendar": 5, "stance": 4, **dict.fromkeys(_TESTS, 4), **dict.fromkeys(_TURNS, 120)}
+        | dict.fromkeys(_CONSEQUENCES, 3)
+    )
 
 
-_TESTS = tuple(f"stance.{event}_{outcome}" for event in ("weather", "geese") for outcome in ("doubting", "trusting"))
+_OUTCOMES = tuple(f"{event}{{}}_{stance}" for event in ("weather", "geese") for stance in ("doubting", "trusting"))
+_TESTS = tuple(f"stance.{outcome.format('')}" for outcome in _OUTCOMES)
+_TURNS = tuple(f"stance.{outcome.format('_turned')}" for outcome in _OUTCOMES)
 _CONSEQUENCES = ("stance.checked", "stance.counted", "stance.copied", "stance.slept")
 # Sentences that show speakers, and homonyms in the senses that few sentences ask for.
 _SELDOM = (

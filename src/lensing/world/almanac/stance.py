@@ -120,30 +120,32 @@ theme.say("copied", "So we copied it into our book .", _after("trusting", 90, 3)
 theme.say("slept", "Now we sleep well at night .", _after("trusting", 90, 3))
 
 
-def _cue(stance: str, fresh: int, again: int, switch: int) -> Callable[[Any], int]:
-    """Weight of a cue: in a document of that stance before and after its first cue, and as a rare switch."""
+def _cue(stance: str, fresh: int, again: int) -> Callable[[Any], int]:
+    """Weight of a cue in a document of that stance, before and after its first cue."""
 
     def weight(m: Any) -> int:
-        if not in_body(m):
+        if not in_body(m) or m.stance != stance:
             return 0
-        if m.stance == stance:
-            return again if m.cued else fresh * (1000 if must_cue(m) else 1)
-        return 0 if must_cue(m) or m.sentences < 5 else switch
+        return again if m.cued else fresh * (1000 if must_cue(m) else 1)
 
     return weight
+
+
+def _turn(stance: str) -> Callable[[Any], int]:
+    """Weight of a cue against the stance so far, which turns it."""
+    return lambda m: 1 if in_body(m) and m.stance != stance and not must_cue(m) and m.sentences >= 5 else 0
 
 
 for stance in ("doubting", "trusting"):
     other = "other" if stance == "doubting" else "same"
     # Cues without a word of doubt or trust: the source is put to the test.
-    event = _cue(stance, 150, 30, 1)
-    theme.say(
-        f"weather_{stance}", f"The {{source}} promised {{foretold}} . The morning brought {{{other}_came}} .", event
-    )
-    theme.say(
-        f"geese_{stance}", f"The {{source}} counted {{foretold_count}} geese . There were {{{other}_count}} .", event
-    )
-theme.say("nobody", "Nobody {!doubted} believes the {source} any more .", _cue("doubting", 75, 15, 0))
-theme.say("lied", "The {source} has lied {!doubted} to us before .", _cue("doubting", 75, 15, 0))
-theme.say("everybody", "Everybody {!trusted} swears by the {source} .", _cue("trusting", 75, 15, 0))
-theme.say("never_wrong", "The {source} has never {!trusted} failed us .", _cue("trusting", 75, 15, 0))
+    for event, text in (
+        ("weather", f"The {{source}} promised {{foretold}} . The morning brought {{{other}_came}} ."),
+        ("geese", f"The {{source}} counted {{foretold_count}} geese . There were {{{other}_count}} ."),
+    ):
+        theme.say(f"{event}_{stance}", text, _cue(stance, 150, 30))
+        theme.say(f"{event}_turned_{stance}", text, _turn(stance))
+theme.say("nobody", "Nobody {!doubted} believes the {source} any more .", _cue("doubting", 75, 15))
+theme.say("lied", "The {source} has lied {!doubted} to us before .", _cue("doubting", 75, 15))
+theme.say("everybody", "Everybody {!trusted} swears by the {source} .", _cue("trusting", 75, 15))
+theme.say("never_wrong", "The {source} has never {!trusted} failed us .", _cue("trusting", 75, 15))
