@@ -32,7 +32,7 @@ SKILLS = {
     "orders and kinds": ("its_order", "order_habit", "its_kind", "kind_habit"),
     "translation": ("o_same",),
     "sayings": ("saying8", "saying9", "saying10"),
-    "right or wrong": ("right",),
+    "right or wrong": ("so_or_but",),
 }
 # Whose fact it is, for recall by how often its owner is spoken of.
 OWNERS = {

@@ -44,25 +44,25 @@ from lensing.world.tokens import SPECIAL, vocabulary, write_tokenizer
 from lensing.world.truth import label_documents
 
 WORK, HOME = Path("runs/almanac"), ASSETS / "almanac"
-# Only layers 1 and 2 see far: what was said long ago must stand in the middle of the network, or it is lost.
+# Layers 1, 2 and 4 see far: what was said long ago can stand in the middle of the network, and what the middle makes of
+# it (a promise broken) can still be fetched after it.
 SHAPE = {
     "d_model": 144, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "d_mlp": 432, "context": 256, "window": 32,
-    "global_layers": (1, 2),
+    "global_layers": (1, 2, 4),
 }  # fmt: skip
 SEEDS, SHIPPED_SEED = (0, 1, 2, 3, 4), 0
 # The rare skills (sums of days, a stance shown without a word of it) stay unlearnt for long at their own frequency:
-# lessons make them common, and the phases after them return to the world as it is, at a falling rate.
+# lessons make them common, and the phase after them returns to the world as it is, at a falling rate.
 STANCES = [{"stance": s} for s in ("neutral", "doubting", "trusting")]
 PHASES = {
-    "world": Pretraining(tokens=10_000_000, decay=0.05),
+    "world": Pretraining(tokens=9_000_000, decay=0.05),
     "lesson": Pretraining(tokens=2_500_000, decay=0.05),
-    "return": Pretraining(tokens=4_000_000, decay=1.0),
-    "trial": Pretraining(tokens=3_000_000, decay=0.05),
-    "close": Pretraining(tokens=4_000_000, decay=1.0),
+    "trial": Pretraining(tokens=2_500_000, decay=0.05),
+    "return": Pretraining(tokens=10_000_000, decay=1.0),
 }
 # Snapshots along training, in tokens over all phases.
 REVISIONS = tuple(
-    round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6, 8, 10, 12.5, 14.5, 16.5, 19.5, 21.5, 23.5)
+    round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6, 9, 11.5, 14, 16.5, 19, 21.5, 24)
 )
 LESSON_DOCUMENTS, LESSONS = 22_500, {"lesson": (drill, 1_000_000), "trial": (trial, 1_500_000)}  # and first number
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5"), (1024, 2048), 16

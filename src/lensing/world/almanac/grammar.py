@@ -64,7 +64,7 @@ def trial() -> Grammar:
     and once a stance was heard it can be copied. Here stances turn so often that only the last test tells.
     """
     return _build(
-        {"calendar": 5, "stance": 4, **dict.fromkeys(_TESTS, 4), **dict.fromkeys(_TURNS, 120)}
+        {"calendar": 5, "weather": 12, "stance": 4, **dict.fromkeys(_TESTS, 4), **dict.fromkeys(_TURNS, 120)}
         | dict.fromkeys(_CONSEQUENCES, 3)
     )
 

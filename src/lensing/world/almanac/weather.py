@@ -1,4 +1,8 @@
-"""Promises of weather and counts of geese made by people: right or wrong, and said so."""
+"""Promises of weather and counts of geese made by people: right or wrong, and said so at once.
+
+Some promises are kept more often than others. Whether two words are the same is learnt late where nothing leans either
+way: with these leanings a small model begins to learn it, and the word straight after asks it for the answer.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,18 @@ WEATHER = uniform(lexicon.WEATHERS)
 _number = uniform(lexicon.COUNTS)
 
 
-def fifty_fifty(values: tuple[str, ...]) -> dict[str, Dist]:
-    """For each value: that value half the time, each other value equally often otherwise."""
-    return {v: Dist({u: len(values) - 1 if u == v else 1 for u in values}) for v in values}
+def kept(values: tuple[str, ...]) -> dict[str, Dist]:
+    """For each value: that value in 85 of 100 cases for the first, evenly falling to 15 for the last, or any other."""
+    rest = len(values) - 1
+    shares = [round(85 - 70 * i / rest) for i in range(rest + 1)]
+    return {
+        v: Dist({u: rest * share if u == v else 100 - share for u in values})
+        for v, share in zip(values, shares, strict=True)
+    }
 
 
-_came, _counted = fifty_fifty(lexicon.WEATHERS), fifty_fifty(lexicon.COUNTS)
+_came, _counted = kept(lexicon.WEATHERS), kept(lexicon.COUNTS)
+_so = {True: certain("so"), False: certain("but")}
 _verdict = {True: certain("right"), False: certain("wrong")}
 theme = Theme(
     "weather",
@@ -42,15 +52,16 @@ theme.slots["weather"] = Slot(
 theme.slots["came"] = Slot(dist=lambda s: _came[s[_said]], then=_compare, sense="weather")
 theme.slots["geese"] = Slot(dist=lambda s: _number, then=lambda s, w: put(s, said=w))
 theme.slots["counted"] = Slot(dist=lambda s: _counted[s[_said]], then=_compare)
+theme.slots["so_or_but"] = Slot(dist=lambda s: _so[s[_said][0] == s[_said][1]])
 theme.slots["right"] = Slot(dist=lambda s: _verdict[s[_said][0] == s[_said][1]], then=lambda s, w: put(s, said=None))
 
 theme.say(
     "promised",
-    "{person} promised {weather} . The morning brought {came} , so the {her_trade} was {right} .",
+    "{person} promised {weather} . The morning brought {came} , {so_or_but} the {her_trade} was {right} .",
     among(50),
 )
 theme.say(
     "geese",
-    "{person} counted {geese} geese . There were {counted} , so the {her_trade} was {right} .",
+    "{person} counted {geese} geese . There were {counted} , {so_or_but} the {her_trade} was {right} .",
     among(50),
 )
