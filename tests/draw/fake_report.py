@@ -136,6 +136,12 @@ def fake_report() -> dict[str, Any]:
              "two-hop, combinations read": 0.8837, "recall": {"-3": 0.9982, "-4": 0.9713, "-5": 0.8221}}
             for seed in range(5)
         ],
+        "wide": [
+            {"id": f"d_model {d}", "tokens": 1_000_000,
+             "covers": [{"kind": "neurons", "units": 3 * d, "median": None, "one": 0.0101, "five": 0.2022}],
+             "geometry": [{"kind": "concepts", "n": 1003, "d": d, "dimensionality": 0.0303, "interference": 9.87}]}
+            for d in (144, 576)
+        ],
         "examples": [
             {"number": 500, "register": "encyclopaedia", "text": "Norgan says « I never liked [Margate] | Eskholm »."},
             {"number": 501, "register": "song", "text": "Count your eggs before you meet the carpenter."},

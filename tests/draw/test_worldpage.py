@@ -13,7 +13,7 @@ from lensing.draw.worldpage import world_page
 from lensing.draw.worldsections import sections
 from lensing.evaluation.bars import BARS
 
-PARTS = ("floor", "probes", "dictionaries", "doubt", "letter", "seeds", "examples", "bars")
+PARTS = ("floor", "probes", "dictionaries", "doubt", "letter", "seeds", "wide", "examples", "bars")
 
 
 def blank(value):
@@ -32,7 +32,8 @@ def test_every_kind_of_number_is_on_the_page():
         "two-hop, combinations never read | 10 | 10.0%", "0.939",
         "82.2% ± 2.1%", "| resid\\_post.2 | 1,204 | 610 | 0.2% | 2.4% |", "250,117", "377 | 71", "16,000,000 | 601",
         "61.2% ± 1.6%", "0.3512", "81.2% ± 5.1%", "52.1% ± 4.0%", "never", "7.41", "0.943", "77.8%", "917 522",
-        "| 12.60 |", "0.097 ± 0.002", "song", "Count your eggs", "the_Gazette", "on in fewer than 4 documents",
+        "| 12.60 |", "0.097 ± 0.002", "after the same 1,000,000 tokens",
+        "| d_model 576 | concepts | 1,003 | 576 |", "song", "Count your eggs", "the_Gazette", "on in fewer than 4 documents",
     ):  # fmt: skip
         assert part.replace("\\_", "_") in text, part
 
@@ -86,7 +87,7 @@ def test_what_is_absent_is_said_to_be_not_measured(part, absent):
 
 def test_an_empty_report_is_a_page_of_what_was_not_measured():
     text, pictures = world_page({})
-    assert text.count("\n\nNot measured.\n") == len(sections({})) == 13
+    assert text.count("\n\nNot measured.\n") == len(sections({})) == 14
     assert pictures == {}
 
 

@@ -100,6 +100,10 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
             [], _cover_grids(dictionaries),
         ),
         Section(
+            "wide", "The same in a wider model", _read_wide(report.get("wide") or []),
+            [], _cover_grids(report.get("wide") or [], "model"),
+        ),
+        Section(
             "doubt", "The latent of doubt",
             "One latent a row, found by contrast on half of the texts and scored on the other half. Strengths are "
             "multiples of its largest activation; the cost is what steering does to the text's coherence, in nats a "
@@ -255,13 +259,21 @@ def _sense_grids(dictionaries: Sequence[Mapping[str, Any]]) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-def _cover_grids(dictionaries: Sequence[Mapping[str, Any]]) -> list[Grid]:
+def _read_wide(wide: Sequence[Mapping[str, Any]]) -> str:
+    tokens = f"the same {count(wide[0].get('tokens'))}" if wide else "equally many"
+    return (
+        f"A model four times as wide and the shipped one as it was, both after {tokens} tokens, each with a dictionary "
+        "of equal budget at the middle layer. With more dimensions than concepts need, less has to be shared."
+    )
+
+
+def _cover_grids(dictionaries: Sequence[Mapping[str, Any]], who: str = "dictionary") -> list[Grid]:
     rows = [
         [d["id"], c["kind"], count(c["units"]), _median(c), percent(c["one"]), percent(c["five"])]
         for d in dictionaries
         for c in d.get("covers") or []
     ]
-    headers = ("dictionary", "units", "n", "median", "1 enough", "5 enough")
+    headers = (who, "units", "n", "median", "1 enough", "5 enough")
     title = "Concepts needed (never: half of the units are covered by no number of them)."
     grids = [Grid(title, headers, rows, (0, 1))]
     rows = [
@@ -269,7 +281,7 @@ def _cover_grids(dictionaries: Sequence[Mapping[str, Any]]) -> list[Grid]:
         for d in dictionaries
         for g in d.get("geometry") or []
     ]
-    headers = ("dictionary", "directions", "n", "dimensions", "share of one", "interference")
+    headers = (who, "directions", "n", "dimensions", "share of one", "interference")
     grids.append(Grid("Directions in one space.", headers, rows, (0, 1)))
     return [grid for grid in grids if grid.rows]
 

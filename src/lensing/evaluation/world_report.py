@@ -10,7 +10,7 @@ from lensing.dictionary.base import Dictionary
 from lensing.evaluation.bars import COVERAGE_DECADE, MIDDLE, check
 from lensing.evaluation.probe_report import ProbeReport, first_revision
 from lensing.evaluation.probing import probe_models, probe_sites
-from lensing.evaluation.triviality import triviality
+from lensing.evaluation.triviality import TrivialityReport, triviality
 from lensing.model.run import Model
 from lensing.world import lexicon
 from lensing.world.almanac.grammar import almanac
@@ -121,20 +121,25 @@ def dictionary_section(
             "null": meanings.null,
             "meanings": len(meanings.meanings),
         },
+        **units_section(report),
+        "concept_classes": [
+            {"cls": c.cls, "latents": c.latents, "share": c.share} for c in report.information.by_class()
+        ],
+    }
+
+
+def units_section(report: TrivialityReport) -> dict[str, Any]:
+    """How many concepts single units need, and how directions share the space."""
+    return {
         "covers": [
             {"kind": c.kind, "units": len(c.needed), "median": c.median, "one": c.within(1), "five": c.within(5)}
             for c in report.covers
         ],
         "geometry": [
-            {
-                "kind": g.kind, "n": g.n, "d": g.d, "dimensionality": g.dimensionality, "interference": g.interference,
-            }
+            {"kind": g.kind, "n": g.n, "d": g.d, "dimensionality": g.dimensionality, "interference": g.interference}
             for g in report.geometry
         ],
-        "concept_classes": [
-            {"cls": c.cls, "latents": c.latents, "share": c.share} for c in report.information.by_class()
-        ],
-    }  # fmt: skip
+    }
 
 
 def chosen(doubt: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.recipes.pretrain import Pretraining, pretrain
 from lensing.recipes.report import make_report
+from lensing.recipes.wide import make_wide
 from lensing.registry import ASSETS
 from lensing.training.loop import Job, train_many
 from lensing.world.almanac.grammar import almanac, drill, trial
@@ -61,9 +62,7 @@ PHASES = {
     "return": Pretraining(tokens=10_000_000, decay=1.0),
 }
 # Snapshots along training, in tokens over all phases.
-REVISIONS = tuple(
-    round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6, 9, 11.5, 14, 16.5, 19, 21.5, 24)
-)
+REVISIONS = tuple(round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6, 9, 11.5, 14, 16.5, 19, 21.5, 24))
 LESSON_DOCUMENTS, LESSONS = 22_500, {"lesson": (drill, 1_000_000), "trial": (trial, 1_500_000)}  # and first number
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5"), (1024, 2048), 16
 # The model brings the stance to the word of judgement in its last layer only, where at its own frequency (4 rows in
@@ -105,9 +104,8 @@ def make_model(seed: int = SHIPPED_SEED) -> Path:
     folder = HOME / "model" if seed == SHIPPED_SEED else work / "model"
     if (folder / "config.json").exists():
         return folder
-    words = vocabulary(almanac())
-    ids = {"bos_id": SPECIAL.index("<bos>"), "eos_id": SPECIAL.index("<eos>"), "pad_id": SPECIAL.index("<pad>")}
-    model = new_gemma2(d_vocab=len(words), **SHAPE, **ids, seed=seed)
+    ids = _ids()
+    model = new_gemma2(**SHAPE, **ids, seed=seed)
     before = 0
     for number, (phase, settings) in enumerate(PHASES.items()):
         corpus = make_lesson(phase) if phase in LESSONS else make_corpus()
@@ -125,6 +123,11 @@ def make_model(seed: int = SHIPPED_SEED) -> Path:
         before += settings.tokens
     _write_model(model, folder)
     return folder
+
+
+def _ids() -> dict[str, int]:
+    special = {f"{name}_id": SPECIAL.index(f"<{name}>") for name in ("bos", "eos", "pad")}
+    return {"d_vocab": len(vocabulary(almanac())), **special}
 
 
 def _revision(model: Any, folder: Path) -> None:
@@ -264,21 +267,26 @@ def recipe() -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Make everything that is missing; `--fresh` makes all of it again, `--seeds` the models of the other seeds too."""
+    """Make everything that is missing.
+
+    `--fresh` makes all of it again, `--seeds` the models of the other seeds too, `--wide` one four times as wide.
+    """
     before = json.loads((HOME / "recipe.json").read_text("utf-8")) if (HOME / "recipe.json").exists() else None
     if "--fresh" in arguments:
         for path in (HOME, WORK):
             shutil.rmtree(path, ignore_errors=True)
         if before:
             write_json(WORK / "before.json", before)
-    elif before and "--seeds" not in arguments:
-        print(f"{HOME} is complete. Give --fresh to make all of it again, or --seeds to make the other seeds.")
+    elif before and not {"--seeds", "--wide"} & set(arguments):
+        print(f"{HOME} is complete. Give --fresh to make all of it again, --seeds or --wide to make other models.")
         return
     claim()
     make_model()
     if "--seeds" in arguments:
         for seed in SEEDS:
             make_model(seed)
+    if "--wide" in arguments:
+        make_wide(SHAPE, _ids(), make_corpus(), PHASES["world"], WORK / "wide")
     make_text()
     model = load_model("almanac")
     make_dictionaries(model)

@@ -18,13 +18,16 @@ from lensing.evaluation.world_report import checks, chosen, dictionary_section, 
 from lensing.files import finite, write_json
 from lensing.model.load import load_model
 from lensing.model.run import Model
+from lensing.recipes.wide import compare_widths, load_both
 from lensing.registry import revisions, shipped_dictionaries
 from lensing.world.almanac.grammar import almanac
 from lensing.world.corpus import Corpus
 from lensing.world.stratified import stratified
 from lensing.world.truth import Labelled, label_documents
 
-DOCUMENTS, PROBED, FEWER = 5_000, 4_000, 700  # of stratified text: all, for the probes, for snapshots and dictionaries
+# Of stratified text: all (what a pronoun means is on at few words, so that 100 positives of each take many documents),
+# for the probes of snapshots, and for dictionaries.
+DOCUMENTS, SNAPSHOT_DOCUMENTS, FEWER = 10_000, 2_000, 700
 FLOOR_DOCUMENTS, SEED_DOCUMENTS = 400, 150
 TABLE_DOCUMENTS = 4_000  # of training text: what the token and bigram tables are fitted on
 
@@ -73,7 +76,7 @@ def make_report(model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: 
         "letter",
         lambda: read_letter(model, load_dictionary(best["dictionary"], model=model), best["latent"], fewer).to_json(),
     )
-    probes = kept("probes", lambda: probes_section(model, text.first(PROBED), snapshots, fewer, quiet=False))
+    probes = kept("probes", lambda: probes_section(model, text, snapshots, text.first(SNAPSHOT_DOCUMENTS), quiet=False))
     dictionaries = [kept(f"dictionary-{name.replace('/', '-')}", lambda name=name: dictionary(name)) for name in names]
     found = {
         "model": model.name,
@@ -95,6 +98,11 @@ def make_report(model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: 
             for seed in seeds
             if f"seed{seed}" in revisions("almanac")
         ],
+        "wide": kept(
+            "wide", lambda: compare_widths(load_both(work / "wide"), fit_on, "almanac/train", fewer, work / "wide")
+        )
+        if (work / "wide" / "model" / "config.json").exists()
+        else [],
         "examples": examples(),
     }
     write_json(path, finite(found))
