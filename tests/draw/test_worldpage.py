@@ -33,7 +33,8 @@ def test_every_kind_of_number_is_on_the_page():
         "82.2% ± 2.1%", "| resid\\_post.2 | 1,204 | 610 | 0.2% | 2.4% |", "250,117", "377 | 71", "16,000,000 | 601",
         "61.2% ± 1.6%", "0.3512", "81.2% ± 5.1%", "52.1% ± 4.0%", "never", "7.41", "0.943", "77.8%", "917 522",
         "| 12.60 |", "0.097 ± 0.002", "after the same 1,000,000 tokens",
-        "| d_model 576 | concepts | 1,003 | 576 |", "song", "Count your eggs", "the_Gazette", "on in fewer than 4 documents",
+        "| d_model 576 | concepts | 1,003 | 576 |", "song", "Count your eggs", "the_Gazette",
+        "on in fewer than 4 documents",
     ):  # fmt: skip
         assert part.replace("\\_", "_") in text, part
 
