@@ -1,4 +1,4 @@
-"""How everything under `assets/almanac` is made, from nothing: `make world` (about an hour and a half on two cores).
+"""How everything under `assets/almanac` is made, from nothing: `make world ARGS=--fresh`, 1.5 hours on two cores.
 
 Steps: corpus, model, text, dictionaries, labels. Each is skipped where its result exists in the work folder, so a run
 that was stopped goes on; the finished files are copied into the package with their hashes.
