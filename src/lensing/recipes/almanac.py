@@ -1,4 +1,4 @@
-"""How everything under `assets/almanac` is made, from nothing: `make world` (about an hour and a half on two cores).
+"""How everything under `assets/almanac` is made, from nothing: `make world ARGS=--fresh`, two hours on two cores.
 
 Steps: corpus, model, text, dictionaries, labels, report, record. What exists is not made again, so a run that was
 stopped goes on; a work folder of another recipe is refused.
