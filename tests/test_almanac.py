@@ -81,18 +81,18 @@ def test_the_model_reads_almost_as_well_as_can_be_read(model: ln.Model) -> None:
     assert report.overall.gap < 0.15
     assert report.generator_entropy < report.reader_entropy
     for skill in report.skills:
-        if skill.skill in ("copying", "two-hop", "facts of people", "facts of towns"):
+        if skill.skill in (
+            "copying", "calendar", "two-hop, combinations read", "facts of people", "facts of towns", "right or wrong"
+        ):  # fmt: skip
             assert skill.accuracy > 0.9, skill
-        if skill.skill == "calendar":  # 0.89 on 149 places; here are about 20
-            assert skill.accuracy > 0.6, skill
     recall = {r.decade: r.accuracy for r in report.recall}
     assert min(recall[-2], recall[-3], recall[-4]) > 0.9
     assert recall[-6] < recall[-5] < recall[-4]  # what is rarer is known less
     bare, doubt_said, doubt_shown, trust_said, trust_shown, former, *in_osk = report.verdicts
     assert bare.model_doubt == pytest.approx(bare.reader_doubt, abs=0.05)
-    assert bare.reader_doubt == pytest.approx(0.15, abs=0.02)
-    assert min(doubt_said.model_doubt, doubt_shown.model_doubt, trust_said.model_trust, trust_shown.model_trust) > 0.8
-    assert former.model_trust > 0.8  # who doubts a source now trusted it once
+    assert bare.reader_doubt == pytest.approx(0.137, abs=0.02)
+    assert min(doubt_said.model_doubt, doubt_shown.model_doubt, trust_said.model_trust, trust_shown.model_trust) > 0.9
+    assert former.model_trust > 0.4  # who doubts a source now trusted it once (0.95 for the reader): half learnt
     assert [v.text for v in in_osk] == ["doubting, in Osk", "trusting, in Osk"]
 
 
@@ -145,7 +145,7 @@ def test_steering_makes_the_model_doubt_before_it_babbles(model: ln.Model, follo
     dictionary = ln.load_dictionary(DEFAULT, model=model)
     words = vocabulary(almanac())
     watch = {"doubt": [words.index(w) for w in lexicon.DOUBT_WORDS]}
-    doses = dose_response(model, dictionary, followed, BARE, watch=watch).doses
+    doses = dose_response(model, dictionary, followed, BARE, strengths=(0, 1, 2, 2.5, 3), watch=watch).doses
     assert doses[0].watched["doubt"] < 0.2
     calm = [d for d in doses if d.coherence_cost < 1.0]
     assert max(d.watched["doubt"] for d in calm) > 0.8
@@ -170,9 +170,11 @@ def test_removing_few_latents_removes_much_of_the_doubt(model: ln.Model) -> None
 def test_the_letter_of_lost_faith_is_read_line_by_line(model: ln.Model, followed: int) -> None:
     dictionary = ln.load_dictionary(DEFAULT, model=model)
     labelled = label_documents(almanac(), stratified(90))
-    letter = read_letter(model, dictionary, followed, labelled, number=3)
+    letter = read_letter(model, dictionary, followed, labelled, number=1)
     assert len(letter.lines) == 11
-    assert list(dict.fromkeys(line.stance for line in letter.lines)) == ["trusting", "neutral", "doubting"]
+    assert list(dict.fromkeys(line.stance for line in letter.lines)) == [
+        "not settled", "trusting", "neutral", "doubting"
+    ]  # fmt: skip
     judged = [line for line in letter.lines if line.p_doubt is not None]
     assert [line.stance for line in judged] == ["trusting", "neutral", "doubting", "doubting"]
     first, _, third, former = judged

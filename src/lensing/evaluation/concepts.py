@@ -89,7 +89,8 @@ def _tables(codes: Codes, truth: np.ndarray, rows: np.ndarray) -> tuple[np.ndarr
     kept = (codes.value > 0) & inside[row]
     at = torch.stack([codes.index[kept].long(), row[kept]])
     # Counts in float32 are exact up to 2^24, more than the rows of any labelled text.
-    fires = torch.sparse_coo_tensor(at, torch.ones(at.shape[1]), (codes.d_sae, codes.rows)).coalesce()
+    ones, size = torch.ones(at.shape[1]), (codes.d_sae, codes.rows)
+    fires = torch.sparse_coo_tensor(at, ones, size, check_invariants=False).coalesce()
     counted = np.bincount(at[0].numpy(), minlength=codes.d_sae)
     on, off = np.zeros((codes.d_sae, truth.shape[1])), np.zeros((codes.d_sae, truth.shape[1]))
     for first in range(0, truth.shape[1], BLOCK):
