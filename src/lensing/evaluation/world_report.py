@@ -10,7 +10,7 @@ from lensing.dictionary.base import Dictionary
 from lensing.evaluation.bars import COVERAGE_DECADE, MIDDLE, check
 from lensing.evaluation.probe_report import ProbeReport, first_revision
 from lensing.evaluation.probing import probe_models, probe_sites
-from lensing.evaluation.triviality import TrivialityReport, triviality
+from lensing.evaluation.triviality import TrivialityReport, senses, triviality
 from lensing.model.run import Model
 from lensing.world import lexicon
 from lensing.world.almanac.grammar import almanac
@@ -86,12 +86,19 @@ def dictionary_section(
     *,
     fit_on: Sequence[Sequence[int]] | None = None,
     random_fvu: float | None = None,
+    senses_on: Labelled | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """What one dictionary shows beyond the words; `random_fvu` is that of an equal one on the random-weights model."""
-    report = triviality(model, dictionary, labelled, pairs=pairs(), fit_on=fit_on, quiet=quiet)
+    """What one dictionary shows beyond the words; `random_fvu` is that of an equal one on the random-weights model.
+
+    Homonyms and translations are measured on `senses_on`, where given: they need words that are rare elsewhere.
+    """
+    told_here = pairs() if senses_on is None else None
+    report = triviality(model, dictionary, labelled, pairs=told_here, fit_on=fit_on, quiet=quiet)
     statistics = dictionary.statistics
-    senses, meanings = report.homonyms, report.translations
+    two_senses, meanings = report.homonyms, report.translations
+    if senses_on is not None:
+        two_senses, meanings = senses(model, dictionary, senses_on, pairs=pairs())
     return {
         "id": dictionary.id,
         "site": str(dictionary.site),
@@ -104,13 +111,13 @@ def dictionary_section(
         "single_word": report.detectors.share_one,
         "token_share": report.detectors.median_information,
         "homonyms": None
-        if senses is None
+        if two_senses is None
         else {
-            "share": senses.share,
-            "se": senses.se,
-            "confirmed": senses.confirmed,
-            "null": senses.null,
-            "pairs": len(senses.pairs),
+            "share": two_senses.share,
+            "se": two_senses.se,
+            "confirmed": two_senses.confirmed,
+            "null": two_senses.null,
+            "pairs": len(two_senses.pairs),
         },
         "translations": None
         if meanings is None

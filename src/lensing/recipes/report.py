@@ -20,14 +20,14 @@ from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.recipes.wide import compare_widths, load_both
 from lensing.registry import revisions, shipped_dictionaries
-from lensing.world.almanac.grammar import almanac
+from lensing.world.almanac.grammar import almanac, bilingual
 from lensing.world.corpus import Corpus
 from lensing.world.stratified import stratified
 from lensing.world.truth import Labelled, label_documents
 
 # Of stratified text: all (what a pronoun means is on at few words, so that 100 positives of each take many documents),
-# for the probes of snapshots, and for dictionaries.
-DOCUMENTS, SNAPSHOT_DOCUMENTS, FEWER = 10_000, 2_000, 700
+# for the probes of snapshots, for dictionaries, and with much Osk in it for senses and translations.
+DOCUMENTS, SNAPSHOT_DOCUMENTS, FEWER, SENSE_DOCUMENTS = 10_000, 2_000, 700, 3_000
 FLOOR_DOCUMENTS, SEED_DOCUMENTS = 400, 150
 TABLE_DOCUMENTS = 4_000  # of training text: what the token and bigram tables are fitted on
 
@@ -39,6 +39,14 @@ def stratified_text(path: Path) -> Labelled:
     return Labelled.load(path)
 
 
+def senses_text(path: Path) -> Labelled:
+    """The labelled text in which words of both languages and both senses of words are met often (made if missing)."""
+    if not path.exists():
+        documents = stratified(SENSE_DOCUMENTS, grammar=bilingual())
+        label_documents(almanac(), documents, total=SENSE_DOCUMENTS, quiet=False).save(path)
+    return Labelled.load(path)
+
+
 def make_report(model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: Iterable[int] = ()) -> dict[str, Any]:
     """Measure everything that is not measured yet, hold it against the bars, and write one JSON file.
 
@@ -47,6 +55,7 @@ def make_report(model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: 
     """
     text = stratified_text(work / "stratified.npz")
     fewer = text.first(FEWER)
+    senses = senses_text(work / "senses.npz")
     snapshots = {name: load_model("almanac", revision=name) for name in revisions("almanac") if name.isdigit()}
     names = sorted(shipped_dictionaries())
 
@@ -67,7 +76,7 @@ def make_report(model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: 
             untrained = load_model("almanac", revision="random")
             fvu = text_fvu(untrained, load_dictionary(twin, model=untrained), fewer)
         found = load_dictionary(name, model=model)
-        return dictionary_section(model, found, fewer, fit_on=fit_on, random_fvu=fvu, quiet=False)
+        return dictionary_section(model, found, fewer, fit_on=fit_on, random_fvu=fvu, senses_on=senses, quiet=False)
 
     floor = kept("floor", lambda: floor_report(model, almanac(), documents=FLOOR_DOCUMENTS).to_json())
     doubt = [kept(f"doubt-{name.replace('/', '-')}", lambda name=name: _doubt(model, name)) for name in names]

@@ -11,6 +11,7 @@ from lensing.world import lexicon
 from lensing.world.almanac import sayings
 from lensing.world.almanac.grammar import rehearsal
 from lensing.world.almanac.registers import NUMBERS
+from lensing.world.grammar import Grammar
 from lensing.world.sample import Document, Split, sample_document, split_of
 
 FORMS = ("encyclopaedia", "gossip", "letter", "ledger", "song", "lost")
@@ -51,19 +52,23 @@ class Cast:
         return order[at % len(order)]
 
 
-def stratified(n_documents: int, *, split: Split = "test", seed: int = 0) -> Iterator[Document]:
+def stratified(
+    n_documents: int, *, split: Split = "test", seed: int = 0, grammar: Grammar | None = None
+) -> Iterator[Document]:
     """Yield documents of one split in which stances, forms of document and all named things are about as frequent.
 
     Only letters of lost faith, whose stance changes, are a fifth as frequent.
 
-    They are numbered beyond the world's own text, so that none of them was ever trained on.
+    They are numbered beyond the world's own text, so that none of them was ever trained on. `grammar` None is the one
+    in which what is met too seldom is said more often.
     """
+    grammar = grammar or rehearsal()
     cast, number, made = Cast(seed=seed), 10 * NUMBERS, 0
     while made < n_documents:
         if split_of(number) == split:
             fixed = {"form": FORMS[made % len(FORMS)], "stance": STANCES[made // len(FORMS) % len(STANCES)]}
             if fixed["form"] == "lost" and made % (5 * len(FORMS)) != len(FORMS) - 1:
                 fixed["form"] = FORMS[made // len(FORMS) % 5]  # a fifth of the letters of lost faith will do
-            yield sample_document(rehearsal(), number, seed=seed, fixed=fixed, cast=cast)
+            yield sample_document(grammar, number, seed=seed, fixed=fixed, cast=cast)
             made += 1
         number += 1

@@ -78,12 +78,19 @@ _SELDOM = (
     "people.left", "people.lend", "people.lost", "people.hungry", "people.proud", "people.dislikes", "people.hums",
     "beasts.likes", "beasts.fears", "places.songs", "places.its_people", "places.known_for", "things.made_of",
 )  # fmt: skip
+_OFTEN = {"people": 3, "beasts": 3, "places": 4, "things": 4, **dict.fromkeys(_SELDOM, 3)}
 
 
 @cache
 def rehearsal() -> Grammar:
     """Return the same grammar with more of what is met too seldom: for evaluation text, where every concept must be."""
-    return _build({"sayings": 16, "people": 3, "beasts": 3, "places": 4, "things": 4, **dict.fromkeys(_SELDOM, 3)})
+    return _build({"sayings": 16, **_OFTEN})
+
+
+@cache
+def bilingual() -> Grammar:
+    """Return the same grammar with more of what is met too seldom and of Osk: evaluation text for senses of words."""
+    return _build({"osk": 12, **_OFTEN})
 
 
 def _build(boost: dict[str, int]) -> Grammar:
