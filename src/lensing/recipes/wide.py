@@ -29,7 +29,7 @@ DICTIONARY_TOKENS, WIDTH = 500_000, 1024
 
 
 def make_wide(
-    shape: Mapping[str, Any], ids: Mapping[str, int], corpus: Corpus, settings: Pretraining, work: Path, *,
+    shape: Mapping[str, Any], ids: Mapping[str, Any], corpus: Corpus, settings: Pretraining, work: Path, *,
     times: int = TIMES, tokens: int = TOKENS,
 ) -> Path:  # fmt: skip
     """Train a model `times` as wide on the first `tokens` that the other one read, at the same rates; its folder."""

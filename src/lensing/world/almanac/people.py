@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -55,7 +56,7 @@ def introduce(state: State, word: str) -> State:
     return turn_to(state, "people", subject=word, told=facts.NEVER_TOLD[word])
 
 
-def _way(table: dict[str, str], words: tuple[str, ...], sense: str) -> Slot:
+def _way(table: Mapping[str, str], words: tuple[str, ...], sense: str) -> Slot:
     """A word that mostly goes with the person's trade."""
     usual = {person: habits.leaning(word, words) for person, word in table.items()}
     return Slot(dist=lambda s: usual[s[_at]], sense=sense)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lensing.world import facts, habits, lexicon
 from lensing.world.almanac.variables import AT, fact, get, meaning, meant, see, tell_once, turn_to
 from lensing.world.almanac.weights import among, on_topic, unknown, untold, weigh
@@ -40,7 +42,7 @@ def _arrive(state: State, word: str) -> State:
     return turn_to(state, "places", city=word, told_city=facts.NEVER_TOLD[word])
 
 
-def _way(table: dict[str, str], words: tuple[str, ...], sense: str) -> Slot:
+def _way(table: Mapping[str, str], words: tuple[str, ...], sense: str) -> Slot:
     """A word that mostly goes with the town."""
     usual = {city: habits.leaning(word, words) for city, word in table.items()}
     return Slot(dist=lambda s: usual[s[_city]], sense=sense)
