@@ -35,7 +35,7 @@ def test_the_worst_group_and_the_worst_middle_dictionary_count() -> None:
         "skills": [{"skill": "copying", "accuracy": 0.95}], "recall": [{"decade": -5, "accuracy": 0.7}],
     }  # fmt: skip
     dictionaries = [
-        {"site": site, "word_detectors": share, "homonyms": {"share": h}, "translations": None}
+        {"site": site, "word_detectors": share, "homonyms": {"share": h}, "translations": {"share": None}}
         for site, share, h in (("resid_post.2", 0.6, 0.1), ("mlp_out.2", 0.2, 0.3), ("resid_post.4", 0.9, 0.7))
     ]
     found = {c["bar"]["name"]: c for c in checks(d_model=144, floor=floor, dictionaries=dictionaries)}

@@ -178,7 +178,7 @@ def checks(
         ("homonyms whose senses have different top latents", "homonyms"),
         ("meanings with the same latent in both languages", "translations"),
     ):
-        shares = [d[key]["share"] for d in dictionaries if d[key]]
+        shares = [d[key]["share"] for d in dictionaries if d[key] and d[key]["share"] is not None]
         found.append(check(name, max(shares) if shares else None))
     gaps = (
         [g["gap"] for part in ("by_register", "by_language", "by_position", "by_frequency") for g in floor[part]]
