@@ -13,9 +13,9 @@ import torch
 import lensing as ln
 from lensing.causal.ablate import ablate, smallest_set
 from lensing.evaluation.contrast import contrast, gather
-from lensing.evaluation.floor import stance_texts
+from lensing.evaluation.doubt import frames
+from lensing.evaluation.skills import stance_texts
 from lensing.measure.auroc import auroc
-from lensing.recipes.almanac import frames
 from lensing.world.sample import detokenize
 from lensing.world.shipped import steering_aids
 
@@ -43,7 +43,10 @@ def main() -> None:
     sae = ln.load_dictionary("almanac/resid_post.5/w1024", model=model)
     aids = steering_aids(model, sae)
     assert aids is not None
-    texts = [detokenize(text.split()) for text in stance_texts()["doubting, no word of doubt"]]
+    texts = [
+        detokenize(text.split())
+        for text in next(t for kind, t, _, _ in stance_texts() if kind == "doubting, no word of doubt")
+    ]
     found = smallest_set(model, sae, texts[::2][:8], [BARE], aids.watch["doubt"])
 
     def doubt(text: str) -> float:

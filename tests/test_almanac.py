@@ -11,8 +11,10 @@ import torch
 import lensing as ln
 from lensing.causal.ablate import smallest_set
 from lensing.causal.dose import dose_response
+from lensing.evaluation.bars import BARS, check
 from lensing.evaluation.contrast import contrast
 from lensing.evaluation.floor import floor_report
+from lensing.evaluation.letter import read_letter
 from lensing.files import sha256
 from lensing.recipes.almanac import FOLLOWED, HOME, SITES, WIDTHS
 from lensing.registry import shipped_dictionaries
@@ -20,7 +22,9 @@ from lensing.world import lexicon
 from lensing.world.almanac.grammar import almanac
 from lensing.world.filter import Reader
 from lensing.world.sample import sample_document
+from lensing.world.stratified import stratified
 from lensing.world.tokens import build_tokenizer, vocabulary
+from lensing.world.truth import label_documents
 
 BARE = "The reliability of the Almanac is very"
 DEFAULT = "almanac/resid_post.5/w1024"
@@ -77,12 +81,29 @@ def test_the_model_reads_almost_as_well_as_can_be_read(model: ln.Model) -> None:
     assert report.overall.gap < 0.15
     assert report.generator_entropy < report.reader_entropy
     for skill in report.skills:
-        if skill.skill in ("copying", "calendar", "two-hop"):
+        if skill.skill in (
+            "copying", "calendar", "two-hop, combinations read", "facts of people", "facts of towns", "right or wrong"
+        ):  # fmt: skip
             assert skill.accuracy > 0.9, skill
-    bare, doubt_said, doubt_shown, trust_said, trust_shown = report.verdicts
+    recall = {r.decade: r.accuracy for r in report.recall}
+    assert min(recall[-2], recall[-3], recall[-4]) > 0.9
+    assert recall[-6] < recall[-5] < recall[-4]  # what is rarer is known less
+    bare, doubt_said, doubt_shown, trust_said, trust_shown, former, *in_osk = report.verdicts
     assert bare.model_doubt == pytest.approx(bare.reader_doubt, abs=0.05)
-    assert bare.reader_doubt == pytest.approx(0.15, abs=0.02)
-    assert min(doubt_said.model_doubt, doubt_shown.model_doubt, trust_said.model_trust, trust_shown.model_trust) > 0.8
+    assert bare.reader_doubt == pytest.approx(0.137, abs=0.02)
+    assert min(doubt_said.model_doubt, doubt_shown.model_doubt, trust_said.model_trust, trust_shown.model_trust) > 0.9
+    assert former.model_trust > 0.4  # who doubts a source now trusted it once (0.95 for the reader): half learnt
+    assert [v.text for v in in_osk] == ["doubting, in Osk", "trusting, in Osk"]
+
+
+def test_the_report_says_what_it_measured_against_the_bars() -> None:
+    report = json.loads((HOME / "report.json").read_text())
+    assert {c["bar"]["name"] for c in report["bars"]} == set(BARS)
+    for c in report["bars"]:
+        bar = BARS[c["bar"]["name"]]
+        assert c["bar"] == {"name": bar.name, "relation": bar.relation, "value": bar.value}
+        assert c["met"] == (None if c["measured"] is None else check(bar.name, c["measured"]).met)
+    assert {d["id"] for d in report["dictionaries"]} == set(shipped_dictionaries())
 
 
 def test_dictionaries_say_how_good_they_are(model: ln.Model) -> None:
@@ -124,7 +145,7 @@ def test_steering_makes_the_model_doubt_before_it_babbles(model: ln.Model, follo
     dictionary = ln.load_dictionary(DEFAULT, model=model)
     words = vocabulary(almanac())
     watch = {"doubt": [words.index(w) for w in lexicon.DOUBT_WORDS]}
-    doses = dose_response(model, dictionary, followed, BARE, watch=watch).doses
+    doses = dose_response(model, dictionary, followed, BARE, strengths=(0, 1, 2, 2.5, 3), watch=watch).doses
     assert doses[0].watched["doubt"] < 0.2
     calm = [d for d in doses if d.coherence_cost < 1.0]
     assert max(d.watched["doubt"] for d in calm) > 0.8
@@ -144,3 +165,19 @@ def test_removing_few_latents_removes_much_of_the_doubt(model: ln.Model) -> None
     found = smallest_set(model, dictionary, text, BARE, doubt)
     assert len(found.latents) <= 3
     assert found.closed >= 0.5
+
+
+def test_the_letter_of_lost_faith_is_read_line_by_line(model: ln.Model, followed: int) -> None:
+    dictionary = ln.load_dictionary(DEFAULT, model=model)
+    labelled = label_documents(almanac(), stratified(90))
+    letter = read_letter(model, dictionary, followed, labelled, number=1)
+    assert len(letter.lines) == 11
+    assert list(dict.fromkeys(line.stance for line in letter.lines)) == [
+        "not settled", "trusting", "neutral", "doubting"
+    ]  # fmt: skip
+    judged = [line for line in letter.lines if line.p_doubt is not None]
+    assert [line.stance for line in judged] == ["trusting", "neutral", "doubting", "doubting"]
+    first, _, third, former = judged
+    assert third.p_doubt > 0.5 > first.p_doubt
+    assert former.p_trust > 0.5  # what it once was
+    assert third.latent > first.latent

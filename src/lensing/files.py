@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -95,3 +96,14 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         what = f"{path} cannot be written: {error.strerror}."
         raise LensingError(f"{what} Free some space or choose another folder.") from error
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with every number that JSON cannot hold (nan, infinity) as None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value

@@ -57,9 +57,9 @@ def shipped_dictionaries() -> dict[str, Path]:
 
 
 def revisions(model: str) -> dict[str, Path]:
-    """Snapshots and other seeds of a shipped model under `runs/<model>/`, by name, in order of training.
+    """Snapshots and other seeds of a shipped model that `make world` left under `runs/`, by name, in order of training.
 
-    A snapshot is named by the tokens it had read and lies in `seed0/revisions/00500000`, another seed in `seed1/model`.
+    A snapshot is named by the tokens it had read (`00500000`), another seed `seed1`; `random` needs no folder.
     """
     runs = Path("runs") / model
     snapshots = {p.parent.name: p.parent for p in sorted(runs.glob("seed0/revisions/*/config.json"))}

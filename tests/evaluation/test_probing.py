@@ -353,3 +353,46 @@ def test_a_probe_holds_one_concept_or_several():
     h = torch.randn(5, 3)
     assert Probe(torch.ones(3), torch.tensor(1.0)).score(h).shape == (5,)
     assert Probe(torch.ones(2, 3), torch.zeros(2)).score(h).shape == (5, 2)
+
+
+def test_concepts_of_a_partial_class_are_told_apart_among_its_own_words_alone(probed):
+    """Of what "it" means: among the words that say it half the time one thing, which only the features show."""
+    text, h = world()
+    draw = np.random.Generator(np.random.PCG64(5))
+    says = (text.ids == 8) | (text.ids == 9)
+    which = draw.integers(0, 2, len(text.ids))
+    codes = np.where(says, 1 + which, 0).astype(np.int16)[:, None]
+    whole = replace(
+        text,
+        codes=np.concatenate([text.codes, codes], axis=1),
+        classes=(*text.classes, "meant"),
+        possible=text.possible | {"meant": [[None], ["heron"], ["crane"]]},
+    )
+    h[:, 9] += torch.from_numpy(2.0 * (says & (which == 0)))
+    apart = probed(replace(whole, partial=("meant",)), h)
+    rows = {row.concept: row for row in apart.at("resid_post.1")}
+    assert rows["meant.heron"].had
+    assert rows["meant.crane"].had
+    for name, row in rows.items():
+        if name.startswith("meant"):
+            # two normals two standard deviations apart; the words themselves say nothing
+            assert row.auroc == pytest.approx(phi(2 / math.sqrt(2)), abs=0.03)
+            assert abs(row.baseline - 0.5) < 0.06
+    # Where every other word counts as off, the words that can mean something give the concept away.
+    together = {row.concept: row for row in probed(whole, h).at("resid_post.1")}
+    assert together["meant.heron"].last_token > 0.9
+    # The other classes know nothing of it.
+    assert [row for row in apart.at("resid_post.1") if row.cls != "meant"] == list(probed(text, h).at("resid_post.1"))
+    assert (replace(whole, partial=("meant",)).truth("meant.heron")[~says] == -1).all()
+
+
+def test_a_partial_class_that_is_named_and_never_on_is_refused(probed):
+    text, h = world()
+    codes = np.concatenate([text.codes, np.zeros((len(text.ids), 1), dtype=np.int16)], axis=1)
+    whole = replace(
+        text, codes=codes, classes=(*text.classes, "meant"), partial=("meant",),
+        possible=text.possible | {"meant": [[None], ["heron"]]},
+    )  # fmt: skip
+    assert probed(whole, h).refused["meant.heron"] == "it is never on"
+    with pytest.raises(UsageError, match=r"meant\.heron cannot be probed: it is never on"):
+        probed(whole, h, concepts=["meant.heron"])

@@ -13,7 +13,7 @@ from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.configs import TopK
 from lensing.errors import UsageError
 from lensing.evaluation.contrast import gather
-from lensing.evaluation.triviality import triviality
+from lensing.evaluation.triviality import senses, text_fvu, triviality
 from lensing.measure.fvu import fvu
 from lensing.measure.tables import bigram_table_fvu, token_table_fvu
 from lensing.world.truth import Labelled
@@ -65,6 +65,17 @@ def test_at_the_embedding_every_latent_is_a_word_detector(model, labelled):
     json.dumps(report.to_json())
 
 
+def test_senses_may_be_measured_on_a_text_of_their_own(model, labelled):
+    sae = dictionary_at("resid_post.1", model)
+    pairs = {"monday": "north", "tuesday": "south"}
+    whole = triviality(model, sae, labelled, pairs=pairs, seed=2)
+    found, meanings = senses(model, sae, labelled, pairs=pairs, seed=2)
+    assert found is not None
+    assert meanings is not None
+    assert (found.to_json(), meanings.to_json()) == (whole.homonyms.to_json(), whole.translations.to_json())
+    assert senses(model, sae, labelled)[1] is None
+
+
 def test_the_parts_are_those_of_their_own_functions(model, labelled):
     sae = dictionary_at("resid_post.1", model)
     report = triviality(model, sae, labelled, seed=2)
@@ -99,6 +110,12 @@ def test_tables_may_learn_from_other_text(model, labelled):
     half = triviality(model, sae, labelled, fit_on=[[BIRD, BOOK]])
     assert half.fit_rows == 2
     assert half.fvu["token table"] > 0.5
+
+
+def test_the_fvu_of_a_text_is_that_of_the_report(model, labelled):
+    sae = dictionary_at("resid_post.1", model)
+    other = labelled.documents()[:3]
+    assert text_fvu(model, sae, labelled) == triviality(model, sae, labelled, fit_on=other).fvu["dictionary"]
 
 
 def test_one_document_is_refused(model, labelled):

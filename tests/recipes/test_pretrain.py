@@ -75,3 +75,36 @@ def test_a_loss_that_is_no_number_stops_the_run(corpus, tmp_path):
     with pytest.raises(TrainingError, match="The loss is nan at step 0"):
         pretrain(model, corpus, SETTINGS, tmp_path, pad_id=0)
     assert not np.any([p.suffix == ".safetensors" for p in tmp_path.iterdir()])
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_a_run_that_is_stopped_anywhere_leaves_every_snapshot_as_a_whole_run_does(corpus, tmp_path, monkeypatch, stop):
+    """Stopped before a step, or while a snapshot is being taken; the last one is due at the very end."""
+    due = (0, 1_500, 3_000, 4_500, SETTINGS.tokens)
+
+    def run(folder, model, found, fail=None):
+        def take(tokens):
+            if fail is not None and next(fail) == stop:
+                raise KeyboardInterrupt
+            found[tokens] = torch.cat([p.detach().flatten() for p in model.parameters()])
+
+        pretrain(model, corpus, SETTINGS, folder, pad_id=0, revisions=due, on_revision=take)
+
+    whole: dict[int, torch.Tensor] = {}
+    run(tmp_path / "whole", tiny(), whole)
+    found: dict[int, torch.Tensor] = {}
+    events, plain = itertools.count(1), pretraining.next_token_loss
+
+    def interrupted(*arguments):
+        if next(events) == stop:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(pretraining, "next_token_loss", interrupted)
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        run(tmp_path / "stopped", tiny(), found, events)
+    monkeypatch.setattr(pretraining, "next_token_loss", plain)
+    run(tmp_path / "stopped", tiny(), found)
+    assert set(found) == set(whole) == set(due)
+    for tokens in due:
+        assert torch.equal(found[tokens], whole[tokens]), tokens

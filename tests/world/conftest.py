@@ -29,10 +29,14 @@ def tiny_grammar() -> Grammar:
     theme.say("other", "{either} is here .", lambda m: 0 if m.full else 1)
     theme.say("cue", "alas {!sadly} .", lambda m: (2 if m.mood == "sad" else 1) if not m.full else 0)
     theme.say("end", "so <eos>", lambda m: 3 if m.sentences else 0, final=True)
+    # a theme with a share of its own, which looks at what the menu does not
+    aside = Theme("aside", share=lambda m: 0 if m.full else 2, sees={"name": get("name")})
+    aside.say("hush", "hush .", lambda m: 1)
+    aside.say("hey", "hey {same} .", lambda m: 3 if m.name else 0)
     return Grammar(
         variables=VARIABLES,
         hidden={"mood": Dist({"glad": 2, "sad": 1})},
-        themes=[theme],
+        themes=[theme, aside],
         menu_names=("mood", "named", "sentences", "full"),
         menu_key=lambda s, n: (get("mood")(s), get("name")(s) is not None, get("sentences")(s), n > 12),
         boundary=lambda s: put(s, sentences=min(get("sentences")(s) + 1, 3)),
@@ -46,9 +50,8 @@ def enumerate_documents(grammar: Grammar) -> Iterator[tuple[tuple[str, ...], flo
     `filter.py` on purpose: it walks the generator forward and knows nothing of beliefs."""
 
     def sentences(words: tuple[str, ...], p: float, state: State, seen: list[State]) -> Iterator[Any]:
-        menu = grammar.menu(state, len(words))
-        for sentence in menu.values:
-            yield from parts(words, p * menu.p(sentence), state, seen, sentence, 0)
+        for sentence, q in grammar.menu(state, len(words)).sentences():
+            yield from parts(words, p * q, state, seen, sentence, 0)
 
     def parts(
         words: tuple[str, ...], p: float, state: State, seen: list[State], sentence: Any, i: int

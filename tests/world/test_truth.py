@@ -8,73 +8,100 @@ import numpy as np
 
 from lensing.world import lexicon
 from lensing.world.almanac.grammar import almanac
+from lensing.world.almanac.weights import REGISTERS
 from lensing.world.filter import Reader
 from lensing.world.sample import sample_document
 from lensing.world.truth import Labelled, label_documents, read_truth
 
 NAMES = set(lexicon.PERSONS)
-DOUBT, TRUST = ("Nobody", "has lied"), ("Everybody", "has never")
+OSK_BEASTS = {osk: plain for plain, osk in lexicon.osk("beast").items()}
+OSK_THINGS = {osk: plain for plain, osk in lexicon.osk("thing").items()}
+
+
+MEANT = {
+    "subject": "meant_person", "beast": "meant_beast", "thing": "meant_thing", "city": "meant_town",
+    "place": "meant_country",
+}  # fmt: skip
+BY_ITSELF = (
+    r"(Every|Nobody has ever|The quillback|So we|In \w+ days|Another|A \w+ \w+ never)\b"  # here "it" means none of them
+)
+NAMED = ("subject", "beast", "city", "thing", "place", "hidden")
 
 
 def parse(words: tuple[str, ...]) -> list[dict[str, object]]:
     """Label a document by plain reading rules, one row a word; a class is absent where these rules do not decide."""
     rows: list[dict[str, object]] = []
-    subject = source = day = stance = place = forecast = None
-    quoting, item, copying, hidden = False, None, None, None
-    source_claim = None  # what the source said of this weather or these geese, not yet tested
+    spoken = dict[str, object](dict.fromkeys(NAMED))  # of one thing at a time
+    source = day = stance = hour = None
+    quoting = False
+    claim = None  # what the source said of this weather or these geese, not yet tested
+    sentence: list[str] = []
     for i, word in enumerate(words):
-        before, last = words[max(0, i - 8) : i], words[i - 1] if i else ""
-        near = " ".join(before)
-        if word in NAMES and last not in ("Dear", "dear") and not near.endswith(("Yours ,", "Accounts of")):
-            subject = word
-        if word in lexicon.SOURCES and last in ("the", "The"):
+        last = words[i - 1] if i else ""
+        near = " ".join(words[max(0, i - 8) : i])
+        opened = last in ("<bos>", ".", "?") or re.search(r"(slowly :|<bos> (Dear|My dear) \w+ ,)$", near)
+        sentence = [] if opened else sentence
+        said = " ".join(sentence)
+        turned: dict[str, object] = {}
+        unclear = False
+        if word in NAMES and not said and word != spoken["subject"]:
+            # Somebody new, or just somebody who hid or bought something: the next word tells.
+            unclear = True
+        elif word in NAMES and last not in ("Dear", "dear", "of", ",", "and", "feet"):
+            turned = {"subject": word}
+        if len(sentence) == 1 and last in NAMES and word not in ("hid", "bought") and spoken["subject"] != last:
+            turned = {"subject": last}
+        if word in lexicon.SOURCES and last in ("the", "The", "Mo") and not near.endswith("So we asked the"):
             source = word
-        if (
-            word in lexicon.DAYS
-            and "reach" not in before[-1:]
-            and re.search(r"(Today is|Count from|later it was)$", near)
-        ):
+        if word in lexicon.DAYS and re.search(r"(Today is|Count from|later it was|and you reach)$", near):
             day = word
-        if word in lexicon.DAYS and last == "reach":
-            day = word
+        if word in lexicon.NUMBERS and near.endswith("struck"):
+            hour = word
         if word in lexicon.COUNTRIES:
-            place = word
+            turned = {"place": word}
+        if word in lexicon.BEASTS and (
+            said == "The" or said.endswith(("an old", "Somebody keeps a", "Somebody kept a"))
+        ):
+            turned = {"beast": word}
+        if word in OSK_BEASTS and said in ("Un", "Mo"):
+            turned = {"beast": OSK_BEASTS[word]}
+        if word in lexicon.CITIES and (not said or said.endswith(("streets of", "The road to"))):
+            turned = {"city": word}
+        if word in lexicon.THINGS and (
+            re.search(r"( hid a| bought a \w+|In the \w+ there (is|was) a|dreamt of a)$", said)
+        ):
+            turned = {"thing": word}
+        if word in OSK_THINGS and said == "Un":
+            turned = {"thing": OSK_THINGS[word]}
+        if turned and spoken | turned != spoken:
+            spoken = dict.fromkeys(NAMED) | turned
+        if re.search(r" hid a \w+ under the$", said):
+            spoken["hidden"] = "somewhere"
+        if said == "Somebody looked under the":
+            spoken["hidden"] = None
         quoting = word == "«" or (quoting and word != "»")
         # Weather and geese: said by a person (no stance) or by the source (a test of it).
         if last in ("promised", "counted"):
-            by_source = words[i - 2] in lexicon.SOURCES
-            source_claim = word if by_source else None
-            forecast = word if last == "promised" else forecast
-        elif last == "brought" or near.endswith("There were"):
-            forecast = None if last == "brought" else forecast
-            if source_claim is not None:
-                stance = "trusting" if word == source_claim else "doubting"
-                source_claim = None
-        if word == "Nobody" or (last == "has" and word == "lied"):
+            claim = word if words[i - 2] in lexicon.SOURCES else None
+        elif claim is not None and (last == "brought" or near.endswith("There were")):
+            stance, claim = "trusting" if word == claim else "doubting", None
+        # A document that begins with "Nobody" may be one about the creature that nobody has drawn; "Nobody knows" and
+        # "Everybody in" say nothing of a source.
+        if word == "believes" or (last == "has" and word == "lied"):
             stance = "doubting"
-        if word == "Everybody" or (last == "has" and word == "never"):
+        if word == "swears" or (last == "has" and word == "never"):
             stance = "trusting"
-        # Lists: position counts things named since the list began.
-        if word in ("Bought", "Sold") or (word == "Then" and last == "."):
-            copying = "list" if word in ("Sold", "Then") else None
-            item = None
-        if word == "shelf":
-            item = None
-        if word in lexicon.THINGS:
-            listing = near.endswith(("lay a", "Bought : a", "took the", "Sold : the"))
-            listing |= last in ("a", "the") and words[i - 2] == "," and item is not None
-            item = (item or 0) + 1 if listing else item
-        # A list ends with its sentence; "Sold : ... . Paid ." is one.
-        if word == "." and not (copying and words[i + 1 : i + 2] == ("Paid",)):
-            item, copying = None, None
-        if near.endswith("hid a"):
-            hidden = "somewhere"
-        if word == "there" and "found" in before:
-            hidden = None
-        rows.append(
-            {"subject": subject, "source": source, "day": day, "place": place, "stance": stance, "forecast": forecast,
-             "quotation": "open" if quoting else None, "item": item, "copying": copying, "hidden": hidden}
-        )  # fmt: skip
+        # A word that means what is spoken of: a person by pronouns, the rest by "it" and "its".
+        meant = dict.fromkeys(MEANT.values())
+        if word in ("She", "He", "she", "he", "her", "him", "his", "my", "Ona", "Ono"):
+            meant["meant_person"] = spoken["subject"]
+        if word in ("It", "it", "Its", "its") and not re.match(BY_ITSELF, said):
+            meant |= {cls: spoken[about] for about, cls in MEANT.items() if about != "subject"}
+        sentence.append(word)
+        row = {"source": source, "day": day, "hour": hour, "stance": stance, "quotation": "open" if quoting else None}
+        if word in ("Nobody", "Everybody"):
+            del row["stance"]
+        rows.append(row if unclear else row | spoken | meant)
     return rows
 
 
@@ -84,8 +111,8 @@ def test_labels_agree_with_an_independent_reading() -> None:
     reader = Reader(grammar)
     compared = dict.fromkeys(grammar.classes, 0)
     for number in range(120):
-        # Stance is rare: half of these documents have one.
-        fixed = {"stance": ("doubting", "trusting", "neutral", "neutral")[number % 4]}
+        # Stance is rare: half of these documents have one. A letter of lost faith has rules of its own.
+        fixed = {"stance": ("doubting", "trusting", "neutral", "neutral")[number % 4], "form": REGISTERS[number % 5]}
         document = sample_document(grammar, number, seed=11, fixed=fixed)
         read = parse(document.words)
         for i, (row, mine) in enumerate(zip(read_truth(reader, document.words), read, strict=True)):
@@ -95,9 +122,16 @@ def test_labels_agree_with_an_independent_reading() -> None:
                     # No cue yet: neither trust nor doubt may be settled as on.
                     assert possible == {"neutral"} or len(possible) > 1, (document.text, i)
                     continue
+                if cls == "source" and value is None:
+                    # A letter that loses faith speaks of the Almanac before it names it.
+                    assert possible <= {None, "Almanac"}, (document.text, i)
+                    continue
+                if cls in MEANT.values() and value is None and len(possible) > 1:
+                    continue  # the first word of a sentence may have come by itself or mean somebody
                 assert possible == {value}, (cls, value, possible, " ".join(document.words[: i + 1]))
                 compared[cls] += 1
-    assert all(n > 300 for cls, n in compared.items() if cls != "register"), compared
+    parsed = {cls for row in read for cls in row}
+    assert all(n > 300 for cls, n in compared.items() if cls in parsed), compared
 
 
 def test_registers_are_read_from_their_first_words() -> None:
@@ -105,6 +139,7 @@ def test_registers_are_read_from_their_first_words() -> None:
     for start, register in (("Dear Anda ,", "letter"), ("Accounts of", "ledger"), ("Have you", "gossip")):
         assert read_truth(reader, start.split())[-1]["register"] == {register}
     assert read_truth(reader, ["The"])[-1]["register"] == {"encyclopaedia", "gossip"}
+    assert read_truth(reader, ["An"])[-1]["register"] == {"song"}
 
 
 def test_labelled_text_round_trip(tmp_path) -> None:
@@ -114,10 +149,10 @@ def test_labelled_text_round_trip(tmp_path) -> None:
     labelled.save(tmp_path / "text.npz")
     again = Labelled.load(tmp_path / "text.npz")
     reader = Reader(grammar)
-    for concept in ("stance.doubting", "register.gossip", "subject.Anda", "item.2"):
+    for concept in ("stance.doubting", "register.gossip", "subject.Anda", "item.2", "sense.green:adjective"):
         assert (labelled.truth(concept) == again.truth(concept)).all()
         cls, _, value = concept.partition(".")
-        direct = []
+        direct: list[int] = []
         for d in documents:
             for row in read_truth(reader, d.words):
                 inside = value in {str(v) for v in row[cls]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from lensing.errors import LensingError, UnknownNameError
+from lensing.files import finite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,17 +42,6 @@ def console() -> Console:
 
     found = Console(highlight=False)
     return Console(highlight=False, width=min(found.width, WIDTH) if found.is_terminal else WIDTH)
-
-
-def finite(value: Any) -> Any:
-    """Return `value` with every number that JSON cannot hold (nan, infinity) as None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {str(key): finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return value
 
 
 def guarded(call: Callable[[], Any]) -> int:

@@ -1,13 +1,18 @@
-"""Text of the world with its labels, and a model beside the world's exact reader, in the terminal."""
+"""Text of the world with its labels, and the report on the shipped model, in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from lensing.draw.cells import Grid, by_class
+from lensing.draw.panels import indented, say, table
+from lensing.draw.worldbars import bar_grid, tally
+from lensing.draw.worldsections import Section, sections
 
 
 def draw_document(console: Console, title: str, words: Sequence[str], rows: Sequence[dict[str, str]] | None) -> None:
@@ -16,40 +21,65 @@ def draw_document(console: Console, title: str, words: Sequence[str], rows: Sequ
     if rows is None:
         console.print(Text(" ".join(words)), soft_wrap=False)
         return
-    table = Table("token", "labels that changed here", box=None, pad_edge=False, show_edge=False)
+    grid = Table("token", "labels that changed here", box=None, pad_edge=False, show_edge=False)
     before: dict[str, str] = {}
     for word, row in zip(words, rows, strict=True):
         changed = [f"{cls}: {value}" for cls, value in row.items() if before.get(cls) != value]
-        table.add_row(Text(word, style="cyan"), Text(", ".join(changed)))
+        grid.add_row(Text(word, style="cyan"), Text(", ".join(changed)))
         before = row
-    console.print(table)
+    console.print(grid)
 
 
-def draw_report(report: Any, console: Console) -> None:
-    """Draw a FloorReport: loss against floor by group, skills, and the stance table."""
-    console.rule(f"{report.model} beside the exact reader", align="left")
-    console.print(
-        f"{report.documents} held-out documents, {report.tokens:,} tokens. Generator's entropy "
-        f"{report.generator_entropy:.3f}, reader's floor {report.reader_entropy:.3f} nats a token."
-    )
-    table = Table("tokens by", "n", "loss", "floor", "gap", "se", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    groups = [report.overall, *report.by_register, *report.by_frequency]
-    for gap in groups:
-        style = "bold" if gap is report.overall else ""
-        cells = (gap.group, f"{gap.tokens:,}", *(f"{v:.3f}" for v in (gap.loss, gap.floor, gap.gap, gap.se)))
-        table.add_row(*cells, style=style)
-    console.print(table)
-    skills = Table("where the text determines the word", "n", "right", box=None, pad_edge=False)
-    for skill in (*report.skills, report.unseen_two_hop):
-        skills.add_row(skill.skill, f"{skill.n:,}", f"{skill.accuracy:.1%}")
-    console.print(skills)
-    stance = Table("“The reliability of the Almanac is very” after", "texts", box=None, pad_edge=False)
-    for name in ("P(doubt)", "exact", "P(trust)", "exact"):
-        stance.add_column(name, justify="right")
-    for v in report.verdicts:
-        stance.add_row(
-            v.text, str(v.n), *(f"{p:.3f}" for p in (v.model_doubt, v.reader_doubt, v.model_trust, v.reader_trust))
-        )
-    console.print(stance)
+def draw_report(report: Mapping[str, Any], console: Console) -> None:
+    """Draw the world's report (plain values): bars, then every section that was measured, then what was not."""
+    console.rule(f"{report.get('model') or 'a model'} and the world it read", align="left")
+    if report.get("bars"):
+        say(console, tally(report))
+        console.print()
+        _draw(bar_grid(report), console)
+    found = sections(report)
+    for section in found:
+        if section.grids:
+            _section(section, console)
+            if section.key == "probes":
+                _missing(report["probes"], console)
+    absent = [section.title for section in found if not section.grids]
+    if absent:
+        console.print()
+        say(console, f"Not measured: {'; '.join(absent)}.")
+
+
+def _section(section: Section, console: Console) -> None:
+    console.print()
+    console.print(Text(section.title, style="bold"))
+    say(console, section.read, "dim")
+    for sentence in section.bars:
+        say(console, f"Bar: {sentence}")
+    for grid in section.grids:
+        console.print()
+        if grid.title:
+            say(console, grid.title, "dim")
+        _draw(grid, console)
+
+
+def _draw(grid: Grid, console: Console) -> None:
+    right = [i for i in range(len(grid.headers)) if i not in grid.words]
+    shown = table(*grid.headers, right=right)
+    for i, column in enumerate(shown.columns):
+        if i == grid.wrapped:
+            column.no_wrap = False
+        elif i in right:  # numbers are never cut: where there is too little room, words are
+            column.min_width = max((len(row[i]) for row in grid.rows), default=0)
+    for row in grid.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    console.print(indented(shown))
+
+
+def _missing(probes: Mapping[str, Any], console: Console) -> None:
+    names, refused = probes.get("missing") or [], probes.get("refused") or {}
+    if names:
+        classes = ", ".join(f"{cls} {len(values)}" for cls, values in by_class(names).items())
+        console.print()
+        say(console, f"{len(names):,} concepts were probed and are not had: {classes}.")
+    if refused:
+        say(console, f"{len(refused):,} concepts could not be probed.")

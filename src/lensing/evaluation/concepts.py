@@ -15,6 +15,7 @@ from lensing.measure.auroc import auroc, average_precision
 from lensing.world.truth import OFF, ON, UNDETERMINED, Labelled
 
 MIN_POSITIVES = 10  # in each half; a rarer concept cannot be matched honestly
+BLOCK = 256  # concepts counted at a time
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,18 @@ def label_latents(
 
 def _tables(codes: Codes, truth: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count, for each latent and concept over some rows: fires and on, fires and off; and how often each fires."""
+    row = torch.repeat_interleave(torch.arange(codes.rows), codes.indptr.diff())
+    inside = torch.zeros(codes.rows, dtype=torch.bool)
+    inside[torch.from_numpy(rows)] = True
+    kept = (codes.value > 0) & inside[row]
+    at = torch.stack([codes.index[kept].long(), row[kept]])
+    # Counts in float32 are exact up to 2^24, more than the rows of any labelled text.
+    ones, size = torch.ones(at.shape[1]), (codes.d_sae, codes.rows)
+    fires = torch.sparse_coo_tensor(at, ones, size, check_invariants=False).coalesce()
+    counted = np.bincount(at[0].numpy(), minlength=codes.d_sae)
     on, off = np.zeros((codes.d_sae, truth.shape[1])), np.zeros((codes.d_sae, truth.shape[1]))
-    fires = np.zeros(codes.d_sae, dtype=np.int64)
-    inside = np.zeros(codes.rows, dtype=bool)
-    inside[rows] = True
-    for latent in range(codes.d_sae):
-        where, values = codes.column(latent)
-        where = where.numpy()[(values > 0).numpy()]
-        where = where[inside[where]]
-        fires[latent] = len(where)
-        on[latent], off[latent] = (truth[where] == ON).sum(0), (truth[where] == OFF).sum(0)
-    return on, off, fires
+    for first in range(0, truth.shape[1], BLOCK):
+        block = torch.from_numpy(np.ascontiguousarray(truth[:, first : first + BLOCK]))
+        on[:, first : first + BLOCK] = (fires @ (block == ON).float()).numpy()
+        off[:, first : first + BLOCK] = (fires @ (block == OFF).float()).numpy()
+    return on, off, counted

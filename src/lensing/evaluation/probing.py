@@ -129,20 +129,25 @@ def probe_models(
         raise UsageError("There is no model to probe. Give at least one.")
     first = next(iter(models.values()))
     names = [s.name for s in first.resolve_all(list(sites) or ["resid_post.*"])]
-    text = _Text(first, labelled, concepts, seed)
+    place = np.full(len(labelled.ids), -1)  # of each token among the rows; -1: left out
+    counted = labelled.ids != (-1 if first.bos_id is None else first.bos_id)
+    place[counted] = np.arange(counted.sum())
+    texts, refused = _texts(labelled, place, concepts, seed)
     found: dict[str, ProbeReport] = {}
     with Meter("probing", total=len(names) * len(models) + 2, unit="sites", quiet=quiet) as meter:
-        baselines = []
+        baselines: list[list[list[Ranking]]] = [[] for _ in texts]
         for width in (1, OFFSETS):
-            baselines.append(text.rankings(OneHot(text.tokens[:, :width])))
+            for text, rankings in zip(texts, baselines, strict=True):
+                rankings.append(text.rankings(OneHot(text.tokens[:, :width])))
             meter.advance()
         for label, model in models.items():
             rows: list[ProbeRow] = []
-            for site, h in _captured(model, labelled, names, text.place):
-                rows += text.rows(site, text.rankings(Dense(h)), baselines, min_auroc)
+            for site, h in _captured(model, labelled, names, place):
+                for text, rankings in zip(texts, baselines, strict=True):
+                    rows += text.rows(site, text.rankings(Dense(h[text.row])), rankings, min_auroc)
                 meter.advance()
             found[label] = ProbeReport(
-                label, len(labelled), text.truth.shape[1], tuple(names), tuple(rows), text.refused, min_auroc, seed
+                label, len(labelled), int(counted.sum()), tuple(names), tuple(rows), refused, min_auroc, seed
             )
     return found
 
@@ -186,20 +191,49 @@ def shuffle_rows(
     return np.repeat(start, length) + np.where(inside < size, inside, inside - size)
 
 
-class _Text:
-    """The text's rows in order of quarter (two of each half), with true and shuffled labels of every concept."""
+def _texts(
+    labelled: Labelled, place: Int[np.ndarray, " tokens"], concepts: Sequence[str] | None, seed: int
+) -> tuple[list[_Text], dict[str, str]]:
+    """The rows that count, for the concepts of all classes and apart for those of each partial class, and the refused.
 
-    def __init__(self, model: Model, labelled: Labelled, concepts: Sequence[str] | None, seed: int) -> None:
+    Raises: UsageError: a named concept that cannot be probed, or nothing that can.
+    """
+    names = list(dict.fromkeys(_named(labelled) if concepts is None else concepts))
+    texts, refused = [], dict[str, str]()
+    for cls in (None, *labelled.partial):
+        group = [n for n in names if (n.partition(".")[0] if n.partition(".")[0] in labelled.partial else None) == cls]
+        kept = place >= 0
+        if cls is not None:
+            says = np.array([values != [None] for values in labelled.possible[cls]])
+            kept &= says[labelled.codes[:, labelled.classes.index(cls)]]
+        if group:
+            text = _Text(labelled, place, np.flatnonzero(kept), group, seed)
+            refused |= text.refused
+            texts += [text] * bool(text.names)
+    if concepts is not None and refused:
+        name, why = next(iter(refused.items()))
+        raise UsageError(f"{name} cannot be probed: {why}. Give more text with it, or leave it out.")
+    if not texts:
+        raise UsageError(f"None of {len(names)} concepts can be probed in {len(labelled)} documents. Give more text.")
+    return texts, refused
+
+
+class _Text:
+    """Some rows of the text in order of quarter (two of each half), with true and shuffled labels of some concepts."""
+
+    def __init__(
+        self, labelled: Labelled, place: np.ndarray, kept: np.ndarray, names: Sequence[str], seed: int
+    ) -> None:
         draw = np.random.Generator(np.random.PCG64(seed))
-        self.seed, self.refused = seed, dict[str, str]()
+        self.seed, self.refused, self.names = seed, dict[str, str](), list[str]()
         flat = np.repeat(np.arange(len(labelled)), np.diff(labelled.starts))
-        kept = np.flatnonzero(labelled.ids != (-1 if model.bos_id is None else model.bos_id))
-        names = list(dict.fromkeys(_named(labelled) if concepts is None else concepts))
         found: dict[str, np.ndarray] = {}
         for name in names:
             truth = labelled.truth(name)[kept]
             if self._usable(name, truth, flat[kept]):
                 found[name] = truth
+        if not found:
+            return
         holding = np.zeros((len(labelled), len(found)), dtype=bool)
         for c, truth in enumerate(found.values()):
             holding[flat[kept][truth == ON], c] = True
@@ -208,8 +242,7 @@ class _Text:
         for side in (~half, half):
             quarter[side] += halves(holding[side], draw)
         order = np.argsort(quarter[flat[kept]], kind="stable")
-        self.place = np.full(len(flat), -1)  # of each token among the rows; -1: left out
-        self.place[kept[order]] = np.arange(len(kept))
+        self.row = torch.from_numpy(place[kept[order]])
         self.document = flat[kept][order]
         edges = np.searchsorted(quarter[self.document], np.arange(5))
         self.quarters = [slice(int(a), int(b)) for a, b in pairwise(edges)]
@@ -219,13 +252,8 @@ class _Text:
             if not all((found[name][rows] == label).any() for rows in self.halves for label in (ON, OFF)):
                 self.refused[name] = "it could not be shared out to both halves of the documents"
                 del found[name]
-        if concepts is not None and self.refused:
-            name, why = next(iter(self.refused.items()))
-            raise UsageError(f"{name} cannot be probed: {why}. Give more text with it, or leave it out.")
         if not found:
-            raise UsageError(
-                f"None of {len(names)} concepts can be probed in {len(labelled)} documents. Give more text."
-            )
+            return
         self.names = list(found)
         first = np.flatnonzero(np.diff(self.document, prepend=-1))
         here, length = self.document[first], np.diff(first, append=len(kept))  # documents in order of their rows

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lensing.dictionary.base import Dictionary
+from lensing.dictionary.codes import Codes
 from lensing.dictionary.load import check_fits
 from lensing.errors import UsageError
 from lensing.evaluation.contrast import gather
@@ -96,7 +97,7 @@ def triviality(
     site, words = str(dictionary.site), [w.strip() or w for w in model.tok_str(list(range(model.d_vocab)))]
     with Meter("triviality", total=6, unit="parts", quiet=quiet) as meter:
         h, document = gather(model, site, labelled.documents(), "all")
-        seen = labelled.ids != (-1 if model.bos_id is None else model.bos_id)
+        seen = _seen(model, labelled)
         word, truth = _words(model, labelled.documents()), labelled.codes[seen]
         token = word[0]
         codes = dictionary.encode(h.to(dictionary.W_dec.device))
@@ -114,15 +115,44 @@ def triviality(
         alive = torch.bincount(codes.index[codes.value > 0], minlength=codes.d_sae).cpu() >= MIN_FIRES
         shapes = geometry("latents", dictionary.W_dec.cpu()[alive]), geometry("concepts", _concepts(labelled, seen, h))
         meter.advance(note="senses")
-        senses = None
-        if SENSE in labelled.classes:
-            senses = homonyms(codes, token, _senses(labelled, seen, words), words, document.numpy(), seed=seed)
-        meanings = translations(codes, token, pairs, words) if pairs else None
+        told = _told(labelled, seen, codes, token, document.numpy(), words, pairs, seed)
         meter.advance()
     return TrivialityReport(
         model.name, dictionary.id or str(dictionary), site, len(labelled), len(h), detectors, information, fvu, scored,
-        fitted, covers, int((chosen & seen).sum()), shapes, senses, meanings,
+        fitted, covers, int((chosen & seen).sum()), shapes, *told,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def senses(
+    model: Model, dictionary: Dictionary, labelled: Labelled, *, pairs: Mapping[str, str] | None = None, seed: int = 0
+) -> tuple[Homonyms | None, Translations | None]:
+    """Measure on a text of its own what `triviality` says of homonyms and of the words of a second language.
+
+    Raises: DictionaryError: a dictionary that does not fit the model.
+    """
+    check_fits(dictionary, model)
+    words = [w.strip() or w for w in model.tok_str(list(range(model.d_vocab)))]
+    h, document = gather(model, str(dictionary.site), labelled.documents(), "all")
+    token = _words(model, labelled.documents())[0]
+    codes = dictionary.encode(h.to(dictionary.W_dec.device))
+    return _told(labelled, _seen(model, labelled), codes, token, document.numpy(), words, pairs, seed)
+
+
+def _seen(model: Model, labelled: Labelled) -> np.ndarray:
+    """Which tokens count: all but BOS."""
+    return labelled.ids != (-1 if model.bos_id is None else model.bos_id)
+
+
+def _told(
+    labelled: Labelled, seen: np.ndarray, codes: Codes, token: np.ndarray, document: np.ndarray, words: Sequence[str],
+    pairs: Mapping[str, str] | None, seed: int,
+) -> tuple[Homonyms | None, Translations | None]:  # fmt: skip
+    """Homonyms where the text knows senses, translations where there are pairs."""
+    found = None
+    if SENSE in labelled.classes:
+        found = homonyms(codes, token, _senses(labelled, seen, words), words, document, seed=seed)
+    return found, translations(codes, token, pairs, words) if pairs else None
 
 
 def _fvus(
@@ -137,9 +167,7 @@ def _fvus(
         more, _ = gather(model, str(dictionary.site), fit_on, "all")
         word = np.concatenate([word, _words(model, [model.encode(d).ids[0].tolist() for d in fit_on])], axis=1)
         train, h = torch.arange(len(h) + len(more)) >= len(h), torch.cat([h, more])
-    meter = FVU()
-    for part in (~train).nonzero()[:, 0].split(CHUNK):
-        meter.add(h[part], dictionary.reconstruct(h[part].to(dictionary.W_dec.device)).cpu())
+    meter = _reconstructed(dictionary, h, (~train).nonzero()[:, 0])
     token, previous = torch.from_numpy(word)
     found = {
         "dictionary": meter.value,
@@ -147,6 +175,24 @@ def _fvus(
         "bigram table": bigram_table_fvu(h, token, previous, train),
     }
     return found, meter.n, int(train.sum())
+
+
+@torch.no_grad()
+def text_fvu(model: Model, dictionary: Dictionary, labelled: Labelled) -> float:
+    """FVU of a dictionary on all rows of a text, BOS left out, as `TrivialityReport.fvu` has it.
+
+    Raises: DictionaryError: a dictionary that does not fit the model.
+    """
+    check_fits(dictionary, model)
+    h, _ = gather(model, str(dictionary.site), labelled.documents(), "all")
+    return _reconstructed(dictionary, h, torch.arange(len(h))).value
+
+
+def _reconstructed(dictionary: Dictionary, h: Tensor, rows: Tensor) -> FVU:
+    meter = FVU()
+    for part in rows.split(CHUNK):
+        meter.add(h[part], dictionary.reconstruct(h[part].to(dictionary.W_dec.device)).cpu())
+    return meter
 
 
 def _words(model: Model, documents: Sequence[Sequence[int]]) -> np.ndarray:

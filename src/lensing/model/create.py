@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,16 @@ def new_gemma2(
     d_mlp: int,
     context: int,
     window: int,
+    global_layers: Sequence[int] = (),
     bos_id: int,
     eos_id: int,
     pad_id: int,
     seed: int = 0,
 ) -> Any:
-    """Return a freshly initialised `Gemma2ForCausalLM` in float32, the same weights for the same seed."""
+    """Return a freshly initialised `Gemma2ForCausalLM` in float32, the same weights for the same seed.
+
+    Attention sees the whole context in `global_layers` (every second layer unless given) and `window` tokens elsewhere.
+    """
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     config = Gemma2Config(
@@ -55,6 +59,9 @@ def new_gemma2(
         query_pre_attn_scalar=d_model // n_heads,
         max_position_embeddings=context,
         sliding_window=window,
+        layer_types=["full_attention" if i in global_layers else "sliding_attention" for i in range(n_layers)]
+        if global_layers
+        else None,
         bos_token_id=bos_id,
         eos_token_id=eos_id,
         pad_token_id=pad_id,

@@ -31,9 +31,9 @@ def load_model(
 ) -> Model:
     """Load a causal language model by shipped id, folder or hub id, in evaluation mode, its weights without gradient.
 
-    A shipped model's `revision` is `random` (its twin with untrained weights), or a snapshot or seed under `runs/` (see
-    `registry.revisions`). `dtype` None keeps the checkpoint's own (float32 for a shipped model), `device` None takes
-    CUDA where there is one. UnknownNameError offers the nearest names, ModelError says why a folder holds no model,
+    A shipped model's `revision` is `random` (its twin with untrained weights), or a snapshot or seed that `make world`
+    left under `runs/`. `dtype` None keeps the checkpoint's own (float32 for a shipped model), `device` None takes CUDA
+    where there is one. UnknownNameError offers the nearest names, ModelError says why a folder holds no model,
     FileFormatError which file is broken, UnsafeFileError that the weights are a pickle, which `allow_pickle=True`
     (`--allow-pickle`) reads.
     """
@@ -81,7 +81,7 @@ def _snapshot(name: str, revision: str) -> Path:
             f"revision of {name}",
             revision,
             [RANDOM, *found],
-            f"Give one of: {', '.join([RANDOM, *found])}.",
+            f"Give one of: {', '.join([RANDOM, *found])}. `make world ARGS=--fresh` makes others.",
         )
     return found[revision]
 

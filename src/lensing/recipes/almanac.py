@@ -1,17 +1,20 @@
-"""How everything under `assets/almanac` is made, from nothing: `make world ARGS=--fresh`, 1.5 hours on two cores.
+"""How everything under `assets/almanac` is made, from nothing: `make world ARGS=--fresh`, two hours on two cores.
 
-Steps: corpus, model, text, dictionaries, labels. Each is skipped where its result exists in the work folder, so a run
-that was stopped goes on; the finished files are copied into the package with their hashes.
+Steps: corpus, model, text, dictionaries, labels, report, record. What exists is not made again, so a run that was
+stopped goes on; a work folder of another recipe is refused.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,56 +23,70 @@ from lensing.config import versions
 from lensing.data.live import live
 from lensing.dictionary.configs import BatchTopK
 from lensing.dictionary.load import load_dictionary
+from lensing.errors import UsageError
 from lensing.evaluation.concepts import label_latents, truth_matrix
 from lensing.evaluation.contrast import contrast, gather
+from lensing.evaluation.doubt import frames
 from lensing.files import atomic_folder, sha256, write_json
 from lensing.model.create import new_gemma2, save_model
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.recipes.pretrain import Pretraining, pretrain
+from lensing.recipes.report import make_report
+from lensing.recipes.wide import make_wide
 from lensing.registry import ASSETS
 from lensing.training.loop import Job, train_many
-from lensing.world.almanac.grammar import almanac, drill
+from lensing.world.almanac.grammar import almanac, drill, trial
+from lensing.world.almanac.registers import NUMBERS
 from lensing.world.corpus import Corpus, write_corpus
-from lensing.world.filter import Reader
 from lensing.world.sample import Document, sample_document, split_of
+from lensing.world.stratified import stratified
 from lensing.world.tokens import SPECIAL, vocabulary, write_tokenizer
-from lensing.world.truth import ON, label, label_documents, read_truth
+from lensing.world.truth import label_documents
 
 WORK, HOME = Path("runs/almanac"), ASSETS / "almanac"
-DOCUMENTS = 120_000
-SHAPE = {"d_model": 144, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "d_mlp": 432, "context": 256, "window": 32}
+# Layers 1, 2 and 4 see far: what was said long ago can stand in the middle of the network, and what the middle makes of
+# it (a promise broken) can still be fetched after it.
+SHAPE = {
+    "d_model": 144, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "d_mlp": 432, "context": 256, "window": 32,
+    "global_layers": (1, 2, 4),
+}  # fmt: skip
+SEEDS, SHIPPED_SEED = (0, 1, 2, 3, 4), 0
 # The rare skills (sums of days, a stance shown without a word of it) stay unlearnt for long at their own frequency:
-# a short lesson makes them common, and the last phase returns to the world as it is.
+# lessons make them common, and the phase after them returns to the world as it is, at a falling rate.
 STANCES = [{"stance": s} for s in ("neutral", "doubting", "trusting")]
 PHASES = {
-    "world": Pretraining(tokens=9_000_000),
-    "lesson": Pretraining(tokens=3_000_000, decay=0.1, seed=1),
-    "return": Pretraining(tokens=4_000_000, lr_matrix=0.01, lr_embedding=0.0025, lr_scalar=0.0025, decay=0.9, seed=2),
+    "world": Pretraining(tokens=9_000_000, decay=0.05),
+    "lesson": Pretraining(tokens=2_500_000, decay=0.05),
+    "trial": Pretraining(tokens=2_500_000, decay=0.05),
+    "return": Pretraining(tokens=10_000_000, decay=1.0),
 }
-LESSON_DOCUMENTS, LESSON_FIRST = 26_000, 1_000_000
+# Snapshots along training, in tokens over all phases.
+REVISIONS = tuple(round(m * 1e6) for m in (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6, 9, 11.5, 14, 16.5, 19, 21.5, 24))
+LESSON_DOCUMENTS, LESSONS = 22_500, {"lesson": (drill, 1_000_000), "trial": (trial, 1_500_000)}  # and first number
 SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5"), (1024, 2048), 16
 # The model brings the stance to the word of judgement in its last layer only, where at its own frequency (4 rows in
 # 10,000) no latent is spent on it: the dictionaries of that site learn from text whose stances are alike.
 BALANCED = ("resid_post.5",)
 BALANCED_DOCUMENTS, BALANCED_FIRST = 20_000, 2_000_000
 DICTIONARY_DOCUMENTS, DICTIONARY_TOKENS, DICTIONARY_LR = 40_000, 1_500_000, 3e-3
+LABELLING_DOCUMENTS = 420
 FOLLOWED, FOLLOWED_AUROC = "stance.doubting", 0.95  # below this no latent is worth following
 
 
 def make_corpus() -> Corpus:
-    """The training split: documents in the order of their numbers."""
+    """The whole training split: documents in the order of their numbers."""
     path = WORK / "corpus.npz"
     if not path.exists():
-        write_corpus(almanac(), DOCUMENTS).save(path)
+        write_corpus(almanac(), sum(split_of(n) == "train" for n in range(NUMBERS))).save(path)
     return Corpus.load(path)
 
 
-def make_lesson() -> Corpus:
-    """Text of the same world with a busy calendar and all stances alike, from the training split."""
-    path = WORK / "lesson.npz"
+def make_lesson(phase: str) -> Corpus:
+    """Text of the world in which what is rare is not: other documents of the training split, all stances alike."""
+    path, (grammar, first) = WORK / f"{phase}.npz", LESSONS[phase]
     if not path.exists():
-        write_corpus(drill(), LESSON_DOCUMENTS, first=LESSON_FIRST, cycle=STANCES).save(path)
+        write_corpus(grammar(), LESSON_DOCUMENTS, first=first, cycle=STANCES).save(path)
     return Corpus.load(path)
 
 
@@ -81,22 +98,51 @@ def make_balanced() -> Corpus:
     return Corpus.load(path)
 
 
-def make_model() -> None:
-    """Train the language model and write it with its tokenizer."""
-    words, folder = vocabulary(almanac()), HOME / "model"
+def make_model(seed: int = SHIPPED_SEED) -> Path:
+    """Train the language model of a seed and write it with its tokenizer and its revisions; return its folder."""
+    work = WORK / f"seed{seed}"
+    folder = HOME / "model" if seed == SHIPPED_SEED else work / "model"
     if (folder / "config.json").exists():
-        return
-    ids = {"bos_id": SPECIAL.index("<bos>"), "eos_id": SPECIAL.index("<eos>"), "pad_id": SPECIAL.index("<pad>")}
-    model = new_gemma2(d_vocab=len(words), **SHAPE, **ids)
-    for phase, settings in PHASES.items():
-        corpus = make_lesson() if phase == "lesson" else make_corpus()
-        pretrain(model, corpus, settings, WORK / phase, pad_id=ids["pad_id"])
+        return folder
+    ids = _ids()
+    model = new_gemma2(**SHAPE, **ids, seed=seed)
+    before = 0
+    for number, (phase, settings) in enumerate(PHASES.items()):
+        corpus = make_lesson(phase) if phase in LESSONS else make_corpus()
+        last = number == len(PHASES) - 1
+        due = [t - before for t in REVISIONS if before <= t < before + settings.tokens + last]
+        pretrain(
+            model,
+            corpus,
+            replace(settings, seed=10 * seed + number),
+            work / phase,
+            pad_id=ids["pad_id"],
+            revisions=due,
+            on_revision=lambda tokens, before=before: _revision(model, work / "revisions" / f"{before + tokens:08d}"),
+        )
+        before += settings.tokens
+    _write_model(model, folder)
+    return folder
+
+
+def _ids() -> dict[str, int]:
+    special = {f"{name}_id": SPECIAL.index(f"<{name}>") for name in ("bos", "eos", "pad")}
+    return {"d_vocab": len(vocabulary(almanac())), **special}
+
+
+def _revision(model: Any, folder: Path) -> None:
+    """Write a snapshot in half precision (the training goes on with the weights as they are)."""
+    if not folder.exists():
+        _write_model(copy.deepcopy(model), folder, torch.bfloat16)
+
+
+def _write_model(model: Any, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     with atomic_folder(folder) as temporary:
-        save_model(model, temporary)
+        save_model(model, temporary, dtype)
         write_tokenizer(almanac(), temporary)
 
 
-def stratified(n: int, *, split: str = "valid", stances: int = 40) -> Iterator[Document]:
+def reading(n: int, *, split: str = "valid", stances: int = 40) -> Iterator[Document]:
     """Documents of a split as they come, and `stances` more of each stance that is rare."""
     plan = [None] * n + ["doubting"] * stances + ["trusting"] * stances
     number = 0
@@ -111,58 +157,37 @@ def make_text() -> None:
     """The labelled text in which the walk looks for contexts."""
     path = HOME / "text.npz"
     if not path.exists():
-        label_documents(almanac(), stratified(260), total=340, quiet=False).save(path)
+        label_documents(almanac(), reading(260), total=340, quiet=False).save(path)
 
 
-def make_dictionaries(model: Model) -> None:
+def make_dictionaries(model: Model, home: Path = HOME / "dictionaries", tag: str = "") -> None:
     """Train every dictionary of a kind of text from one reader, and write them in half precision."""
     texts = {
         "almanac/train": (make_corpus, [site for site in SITES if site not in BALANCED]),
-        "almanac/train, stances balanced": (make_balanced, BALANCED),
+        "almanac/train, stances balanced": (make_balanced, [site for site in SITES if site in BALANCED]),
     }
     for corpus, (make, sites) in texts.items():
         jobs = {
             f"{site}/w{width}": Job(config=BatchTopK(width=width, k=K), site=site, lr=DICTIONARY_LR)
             for site in sites
             for width in WIDTHS
-            if not (HOME / "dictionaries" / site / f"w{width}" / "config.json").exists()
+            if not (home / site / f"w{width}" / "config.json").exists()
         }
         if not jobs:
             continue
         text = make()
         documents = [np.asarray(text[i]).tolist() for i in range(min(DICTIONARY_DOCUMENTS, len(text)))]
         source = live(model, documents, sites=list(sites), corpus=corpus)
-        out = WORK / "dictionaries" / corpus.replace("/", "-")
+        out = WORK / f"dictionaries{tag}" / corpus.replace("/", "-")
         made = train_many(source, jobs, tokens=DICTIONARY_TOKENS, out=out, dtype=torch.float16)
         for name, dictionary in made.items():
-            dictionary.save(HOME / "dictionaries" / name, dtype=torch.float16)
-
-
-def frames(stance: str, n: int) -> list[list[int]]:
-    """Prefixes of `n` documents that end at "very", just before the word of judgement, where the stance is settled.
-
-    For a stance that is shown by cues, at least one cue came earlier.
-    """
-    grammar, reader = almanac(), Reader(almanac())
-    concept, found, number = grammar.concepts()[f"stance.{stance}"], [], 0
-    while len(found) < n:
-        number += 1
-        if split_of(number) != "valid":
-            continue
-        words = sample_document(grammar, number, seed=1, fixed={"stance": stance}).words
-        if "very" not in words:
-            continue
-        rows = read_truth(reader, words)
-        ends = [i for i, word in enumerate(words) if word == "very" and label(rows[i], concept) == ON]
-        if ends:
-            found.append([reader.ids[w] for w in words[: ends[-1] + 1]])
-    return found
+            dictionary.save(home / name, dtype=torch.float16)
 
 
 def make_labels(model: Model) -> None:
     """Label every latent with the concept it agrees with best, and find the latent to follow, on valid documents."""
     words = vocabulary(almanac())
-    labelled = label_documents(almanac(), stratified(900, stances=150), total=1200, quiet=False)
+    labelled = label_documents(almanac(), stratified(LABELLING_DOCUMENTS, split="valid"), quiet=False)
     concepts, truth = truth_matrix(labelled, words)
     documents = labelled.documents()
     seen = labelled.ids != SPECIAL.index("<bos>")
@@ -185,7 +210,7 @@ def make_labels(model: Model) -> None:
             write_json(
                 HOME / "dictionaries" / site / f"w{width}" / "labels.json",
                 {
-                    "corpus": "almanac/valid, stratified",
+                    "corpus": "almanac/valid, every concept often",
                     "documents": len(documents),
                     "latents": {
                         str(x.latent): {k: v if isinstance(v, int | str) else round(v, 4) for k, v in asdict(x).items()}
@@ -204,16 +229,7 @@ def write_record() -> None:
         {
             "made_by": "python -m lensing.recipes.almanac",
             "world_seed": 0,
-            "documents": DOCUMENTS,
-            "shape": SHAPE,
-            "pretraining": {phase: asdict(settings) for phase, settings in PHASES.items()},
-            "dictionaries": {
-                "sites": SITES,
-                "widths": WIDTHS,
-                "k": K,
-                "tokens": DICTIONARY_TOKENS,
-                "lr": DICTIONARY_LR,
-            },
+            **recipe(),
             "versions": versions(),
             "bytes": sum(p.stat().st_size for p in files),
             "sha256": {str(p.relative_to(HOME)): sha256(p) for p in files},
@@ -221,25 +237,75 @@ def write_record() -> None:
     )
 
 
+def claim() -> None:
+    """Note in the work folder what is being made there, so that nothing half-finished of another recipe is taken over.
+
+    Raises: UsageError: the folder holds work of another world, shape or settings.
+    """
+    text = "\n".join(sample_document(almanac(), number).text for number in range(50))
+    mine = {"world": hashlib.sha256(text.encode()).hexdigest(), **recipe()}
+    mine = json.loads(json.dumps(mine))
+    path = WORK / "recipe.json"
+    if path.exists():
+        found = json.loads(path.read_text("utf-8"))
+        if differ := [name for name in mine if found.get(name) != mine[name]]:
+            raise UsageError(
+                f"{WORK} holds work of another recipe ({', '.join(differ)} differ). Give --fresh to begin anew."
+            )
+    write_json(path, mine)
+
+
+def recipe() -> dict[str, Any]:
+    """Everything that decides what comes out, but for the code."""
+    return {
+        "documents": NUMBERS,
+        "seed": SHIPPED_SEED,
+        "shape": SHAPE,
+        "pretraining": {phase: asdict(settings) for phase, settings in PHASES.items()},
+        "dictionaries": {"sites": SITES, "widths": WIDTHS, "k": K, "tokens": DICTIONARY_TOKENS, "lr": DICTIONARY_LR},
+    }
+
+
 def main(arguments: list[str]) -> None:
-    """Make everything that is missing; `--fresh` makes all of it again."""
+    """Make everything that is missing.
+
+    `--fresh` makes all of it again, `--seeds` the models of the other seeds too, `--wide` one four times as wide.
+    """
+    before = json.loads((HOME / "recipe.json").read_text("utf-8")) if (HOME / "recipe.json").exists() else None
     if "--fresh" in arguments:
         for path in (HOME, WORK):
             shutil.rmtree(path, ignore_errors=True)
+        if before:
+            write_json(WORK / "before.json", before)
+    elif before and not {"--seeds", "--wide"} & set(arguments):
+        print(f"{HOME} is complete. Give --fresh to make all of it again, --seeds or --wide to make other models.")
+        return
+    claim()
     make_model()
+    if "--seeds" in arguments:
+        for seed in SEEDS:
+            make_model(seed)
+    if "--wide" in arguments:
+        make_wide(SHAPE, _ids(), make_corpus(), PHASES["world"], WORK / "wide")
     make_text()
     model = load_model("almanac")
     make_dictionaries(model)
+    make_dictionaries(load_model("almanac", revision="random"), WORK / "random", "-random")
     make_labels(model)
+    make_report(model, HOME / "report.json", WORK, make_corpus(), seeds=SEEDS)
     write_record()
-    print(
-        json.dumps(
-            {
-                "made": str(HOME),
-                "megabytes": round(sum(p.stat().st_size for p in HOME.rglob("*") if p.is_file()) / 1e6, 1),
-            }
-        )
-    )
+    print(f"{HOME} is complete: {sum(p.stat().st_size for p in HOME.rglob('*') if p.is_file()) / 1e6:.1f} MB.")
+    if (WORK / "before.json").exists():
+        print(compare(json.loads((WORK / "before.json").read_text("utf-8"))["sha256"]))
+
+
+def compare(before: Mapping[str, str]) -> str:
+    """Say which files are byte for byte what they were before, by their recorded hashes."""
+    now = json.loads((HOME / "recipe.json").read_text("utf-8"))["sha256"]
+    differ = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
+    if not differ:
+        return f"All {len(now)} files are byte for byte what they were."
+    return f"{len(differ)} of {len(now)} files differ from before: {', '.join(differ)}."
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,14 @@ def pretrain(
     folder: str | Path,
     *,
     pad_id: int,
-    on_revision: Callable[[int], None] | None = None,
+    revisions: Sequence[int] = (),
+    on_revision: Callable[[int], None] = lambda tokens: None,
 ) -> list[dict[str, float]]:
     """Train until `config.tokens` tokens were read; continue from the folder's checkpoint where there is one.
 
     The learning rate warms up, stays, and falls linearly to zero over the last `decay` of the tokens. Losses go to
-    `log.jsonl`. Returns the log. Raises TrainingError when the loss is not finite.
+    `log.jsonl`; `on_revision(t)` is called before the first step after `t` tokens, for each `t` of `revisions`.
+    Returns the log. Raises TrainingError when the loss is not finite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,14 @@ def pretrain(
         for group in opt.param_groups:
             group["peak"] = group["lr"]
     step, seen = _resume(model, opts, folder)
+    due = sorted(t for t in revisions if t >= seen)
+
+    def snapshots() -> None:
+        """Take those that are due: before the next step, and before a checkpoint beyond which they could not be."""
+        while due and seen >= due[0]:
+            on_revision(due[0])
+            due.pop(0)
+
     log: list[dict[str, float]] = []
     stream = batches(corpus, config.batch_tokens, seed=config.seed, pad_id=pad_id)
     for _ in range(step):
@@ -118,6 +128,7 @@ def pretrain(
         ):
             meter.resume(seen)
             while seen < config.tokens:
+                snapshots()
                 batch = next(stream)
                 share = seen / config.tokens
                 factor = min(1.0, share / config.warmup if config.warmup else 1.0, (1 - share) / config.decay)
@@ -144,15 +155,17 @@ def pretrain(
                     log.append({"step": step, "tokens": seen, "loss": smooth})
                     print(json.dumps(log[-1]), file=out, flush=True)
                 if time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    snapshots()
                     _save(model, opts, folder, step, seen, config)
                     saved = time.monotonic()
-                    if on_revision:
-                        on_revision(seen)
     except KeyboardInterrupt as error:
+        snapshots()
         _save(model, opts, folder, step, seen, config)
         raise Interrupted(
             f"Stopped at {seen:,} tokens. The checkpoint is in {folder}; run the same command to go on."
         ) from error
+    for tokens in due:
+        on_revision(tokens)
     _save(model, opts, folder, step, seen, config)
     return log
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lensing.errors import PromptError
-from lensing.world.grammar import Dist, Grammar, Literal, Sentence, Slot, State
+from lensing.world.grammar import MENUS_KEPT, Choices, Dist, Grammar, Literal, Sentence, Slot, State
 from lensing.world.sample import BOS, Document, Step
 from lensing.world.tokens import vocabulary
 
@@ -27,6 +27,7 @@ class Reader:
         self.words = vocabulary(grammar)
         self.ids = {w: i for i, w in enumerate(self.words)}
         self._first: dict[int, tuple[Dist, _First]] = {}
+        self._menus: dict[int, tuple[Choices, list[tuple[_First, float]]]] = {}
         self.start()
 
     def start(self) -> None:
@@ -55,9 +56,9 @@ class Reader:
         total = 0.0
         for (state, sentence, part), p in self.belief.items():
             if sentence is None:
-                first = self._start_of(state)
-                for candidate, q in (*first.literal.get(word, ()), *first.slots):
-                    total += self._advance(new, state, candidate, 0, word, p * q)
+                for first, share in self._start_of(state):
+                    for candidate, q in (*first.literal.get(word, ()), *first.slots):
+                        total += self._advance(new, state, candidate, 0, word, p * share * q)
             else:
                 total += self._advance(new, state, sentence, part, word, p)
         if not total > 0.0:
@@ -91,10 +92,10 @@ class Reader:
 
     def _add(self, out: np.ndarray, state: State, sentence: Sentence | None, part: int, p: float) -> None:
         if sentence is None:
-            first = self._start_of(state)
-            out[first.ids] += p * first.p
-            for candidate, q in first.slots:
-                self._add_part(out, state, candidate.parts[0], p * q)
+            for first, share in self._start_of(state):
+                out[first.ids] += p * share * first.p
+                for candidate, q in first.slots:
+                    self._add_part(out, state, candidate.parts[0], p * share * q)
         else:
             self._add_part(out, state, sentence.parts[part], p)
 
@@ -109,11 +110,21 @@ class Reader:
         ids, q = dist.arrays
         out[ids] += p * q
 
-    def _start_of(self, state: State) -> _First:
+    def _start_of(self, state: State) -> list[tuple[_First, float]]:
         menu = self.grammar.menu(state, self.n_tokens)
-        found = self._first.get(id(menu))
+        found = self._menus.get(id(menu))
         if found is None:
-            found = self._first[id(menu)] = (menu, _First(menu, self.ids))
+            if len(self._menus) >= MENUS_KEPT:
+                self._menus.clear()
+                self._first.clear()
+            starts = [(self._first_of(g), w / menu.total) for g, w in zip(menu.groups, menu.weights, strict=True)]
+            found = self._menus[id(menu)] = (menu, starts)
+        return found[1]
+
+    def _first_of(self, group: Dist) -> _First:
+        found = self._first.get(id(group))
+        if found is None:
+            found = self._first[id(group)] = (group, _First(group, self.ids))
         return found[1]
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from lensing.errors import UsageError
+from lensing.errors import UnknownNameError, UsageError
 
 State = tuple[Any, ...]
+MENUS_KEPT = 50_000
 
 
 class Dist:
@@ -66,6 +67,8 @@ class Slot:
     dist: Callable[[State], Dist]
     then: Callable[[State, str], State] | None = None
     concept: str | None = None  # the class of concepts that this draw plants, if any
+    sense: str | None = None  # what kind of thing the drawn word stands for: tells a homonym's senses apart
+    refers: str | None = None  # the variable that the word means without naming it: "she", "its"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Literal:
     then: Callable[[State], State] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sentence:
     """One template with its weight as a function of the menu variables (0: not on the menu)."""
 
@@ -94,13 +97,20 @@ class Concept:
     cls: str
     planted: float
     per: str
+    partial: bool = False
 
 
 @dataclass
 class Theme:
-    """What one theme file contributes: slots and effects by name, sentences, concept classes."""
+    """What one theme file contributes: slots and effects by name, sentences, concept classes.
+
+    A theme with a `share` (its weight on the menu of sentences, by what the menu may look at) chooses among its own
+    sentences afterwards, by what `sees` reads of the state: menus stay small however many themes there are.
+    """
 
     name: str
+    share: Callable[[Any], int] | None = None
+    sees: Mapping[str, Callable[[State], Any]] = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
     effects: dict[str, Callable[[State], State]] = field(default_factory=dict)
     sentences: list[tuple[str, str, Callable[[Any], int], bool]] = field(default_factory=list)
@@ -119,11 +129,17 @@ class Theme:
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptClass:
-    """A family of exclusive concepts: `value(state)` is the one that is on, or None; `planted` the plan."""
+    """A family of exclusive concepts: `value(state)` is the one that is on, or None; `planted` the plan.
 
-    value: Callable[[State], Any]
+    With `of_word` the concept belongs to the one word just read: `value(slot, state, word)`, no slot for literal words.
+    Of a `partial` class only words that have a value say anything: elsewhere its concepts are undetermined, not off.
+    """
+
+    value: Callable[..., Any]
     planted: Dist
     per: str
+    of_word: bool = False
+    partial: bool = False
 
 
 class Variables:
@@ -154,12 +170,40 @@ class Menu:
         self.__dict__.update(zip(names, key, strict=True))
 
 
+class Choices:
+    """A menu at a sentence's end: some sentences by weight, and whole themes by their share."""
+
+    __slots__ = ("groups", "total", "weights")
+
+    def __init__(self, groups: Iterable[tuple[Dist, int]]) -> None:
+        self.groups, self.weights = zip(*groups, strict=True)
+        self.total = sum(self.weights)
+
+    def pick(self, draw: Callable[[], int]) -> Sentence:
+        """Return the sentence that one raw integer selects, or two where a theme comes first."""
+        at = draw() % self.total
+        for group, weight in zip(self.groups, self.weights, strict=True):
+            if at < weight:
+                return group.pick(at if weight == group.total else draw())
+            at -= weight
+        raise AssertionError("weights do not add up")
+
+    def sentences(self) -> Iterable[tuple[Sentence, float]]:
+        """Every sentence on the menu with its probability."""
+        for group, weight in zip(self.groups, self.weights, strict=True):
+            for sentence, w in zip(group.values, group.weights, strict=True):
+                yield sentence, weight / self.total * (w / group.total)
+
+
 class Grammar:
     """A whole grammar: variables, hidden first draws, themes, and the rules at a sentence's end.
 
-    `hidden` are draws made before the first word. `menu_key(state)` gives the values of `menu_names` that weights may
-    use. `boundary(state)` is the state's change at a sentence's end. `words` are those that slots may give.
-    `boost` multiplies the weights of a theme's sentences, for text that drills what is rare.
+    `hidden` are draws made before the first word; `begin(state)` may settle what follows from them. `menu_key(state)`
+    gives the values of `menu_names` that weights may use. `boundary(state)` is the state's change at a sentence's end.
+    `words` are those that slots may give. `boost` multiplies the weight of a theme or of one sentence (`theme.name`),
+    for text that drills what is rare.
+    `reserved[hidden name][value]` are the numbers of the only documents in which that value is drawn: the reader
+    knows how many there are, not which.
     """
 
     def __init__(
@@ -173,9 +217,12 @@ class Grammar:
         boundary: Callable[[State], State],
         words: Iterable[str] = (),
         boost: Mapping[str, int] | None = None,
+        begin: Callable[[State], State] = lambda state: state,
+        reserved: Mapping[str, Mapping[Any, tuple[int, ...]]] | None = None,
         max_tokens: int = 256,
     ) -> None:
         self.variables, self.hidden, self.themes = variables, dict(hidden), list(themes)
+        self.begin, self.reserved = begin, dict(reserved or {})
         self.menu_names, self.menu_key, self.boundary, self.max_tokens = menu_names, menu_key, boundary, max_tokens
         self.classes: dict[str, ConceptClass] = {}
         slots: dict[str, Slot] = {}
@@ -185,31 +232,62 @@ class Grammar:
                 if double := table.keys() & new.keys():
                     raise UsageError(f"Theme {theme.name!r} defines {sorted(double)} again. Choose another name.")
                 table.update(new)  # type: ignore[arg-type]
-        self.sentences = [
-            Sentence(
-                name=f"{theme.name}.{name}",
-                parts=_compile(text, slots, effects),
-                weight=_times(weight, (boost or {}).get(theme.name, 1)),
-                final=final,
-            )
-            for theme in self.themes
-            for name, text, weight, final in theme.sentences
-        ]
+        boost = dict(boost or {})
+        self.sentences: list[Sentence] = []
+        self._flat: list[Sentence] = []
+        self._grouped: list[tuple[Callable[[Any], int], Mapping[str, Callable[[State], Any]], list[Sentence]]] = []
+        for theme in self.themes:
+            factor = boost.get(theme.name, 1)
+            own = [
+                Sentence(
+                    name=f"{theme.name}.{name}",
+                    parts=_compile(text, slots, effects),
+                    weight=_times(weight, boost.get(f"{theme.name}.{name}", 1) * (1 if theme.share else factor)),
+                    final=final,
+                )
+                for name, text, weight, final in theme.sentences
+            ]
+            self.sentences += own
+            if theme.share is None:
+                self._flat += own
+            else:
+                self._grouped.append((_times(theme.share, factor), theme.sees, own))
+        names = {t.name for t in self.themes} | {s.name for s in self.sentences}
+        for name in boost:
+            if name not in names:
+                raise UnknownNameError("theme or sentence", name, names)
         literals = (part.word for s in self.sentences for part in s.parts if isinstance(part, Literal))
         self.words = tuple(dict.fromkeys((*literals, *words)))
         self.longest = max(len(s.parts) for s in self.sentences)
-        self._menus: dict[tuple[Any, ...], Dist] = {}
+        self._menus: dict[tuple[Any, ...], Choices] = {}
+        self._lists: dict[tuple[Any, ...], Dist] = {}
 
-    def menu(self, state: State, n_tokens: int) -> Dist:
-        """Return the distribution over sentences at a boundary, `n_tokens` into the document."""
+    def menu(self, state: State, n_tokens: int) -> Choices:
+        """Return the choice of sentences at a boundary, `n_tokens` into the document."""
         key = self.menu_key(state, n_tokens)
-        menu = self._menus.get(key)
+        seen = tuple(tuple(read(state) for read in sees.values()) for _, sees, _ in self._grouped)
+        menu = self._menus.get((key, seen))
         if menu is None:
+            if len(self._menus) >= MENUS_KEPT:
+                self._menus.clear()
+                self._lists.clear()
             view = Menu(self.menu_names, key)
-            menu = self._menus[key] = Dist((s, s.weight(view)) for s in self.sentences)
-            if not menu.total:
+            flat = self._list(-1, key, self._flat, view)
+            groups = [(flat, flat.total)] if flat.total else []
+            for i, ((share, sees, sentences), values) in enumerate(zip(self._grouped, seen, strict=True)):
+                if weight := share(view):
+                    own = self._list(i, (key, values), sentences, Menu((*self.menu_names, *sees), (*key, *values)))
+                    groups += [(own, weight)] if own.total else []
+            if not groups:
                 raise UsageError(f"The grammar has no sentence for {dict(zip(self.menu_names, key, strict=True))}.")
+            menu = self._menus[key, seen] = Choices(groups)
         return menu
+
+    def _list(self, group: int, key: tuple[Any, ...], sentences: list[Sentence], view: Menu) -> Dist:
+        found = self._lists.get((group, key))
+        if found is None:
+            found = self._lists[group, key] = Dist((s, s.weight(view)) for s in sentences)
+        return found
 
     def starts(self) -> list[tuple[State, float]]:
         """Every state a document can start in, with its probability."""
@@ -220,12 +298,18 @@ class Grammar:
                 for state, p in states
                 for value in dist.values
             ]
-        return states
+        merged: dict[State, float] = {}
+        for state, p in states:
+            state = self.begin(state)
+            merged[state] = merged.get(state, 0.0) + p
+        return list(merged.items())
 
     def concepts(self) -> dict[str, Concept]:
         """Every concept by name."""
         return {
-            f"{cls}.{value}": Concept(name=f"{cls}.{value}", cls=cls, planted=c.planted.p(value), per=c.per)
+            f"{cls}.{value}": Concept(
+                name=f"{cls}.{value}", cls=cls, planted=c.planted.p(value), per=c.per, partial=c.partial
+            )
             for cls, c in self.classes.items()
             for value in c.planted.values
         }

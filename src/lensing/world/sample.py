@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from typing import Literal as Choice
 
 import numpy as np
 
-from lensing.world.grammar import Grammar, Sentence, Slot, State
+from lensing.world.grammar import Dist, Grammar, Sentence, Slot, State
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
 Split = Choice["train", "valid", "test"]
@@ -62,30 +63,57 @@ def split_of(number: int) -> Split:
     return "train" if part < 90 else "valid" if part < 95 else "test"
 
 
-def sample_document(grammar: Grammar, number: int, *, seed: int = 0, fixed: dict[str, Any] | None = None) -> Document:
+def _even(dist: Dist) -> bool:
+    return min(dist.weights) == max(dist.weights)
+
+
+def sample_document(
+    grammar: Grammar,
+    number: int,
+    *,
+    seed: int = 0,
+    fixed: dict[str, Any] | None = None,
+    cast: Callable[[str], Any] | None = None,
+) -> Document:
     """Write document `number` of the world with this seed.
 
     Draws are 64-bit words of numpy's Philox generator keyed by (seed, number), reduced modulo integer totals.
-    `fixed` sets hidden variables instead of drawing them (for stratified text).
+    For stratified text, `fixed` sets hidden variables instead of drawing them, and `cast(role)` gives the word of a
+    draw that plants a concept of this class, or, as `a thing`, that gives a word of this sense (None, or impossible
+    here: as drawn).
     """
     raw = iter(np.random.Philox(key=[seed, number]).random_raw(4 * grammar.max_tokens).tolist())
     state = grammar.variables.start
     draws: list[tuple[str, Any]] = []
     for name, dist in grammar.hidden.items():
         value = dist.pick(next(raw))
+        for rare, numbers in grammar.reserved.get(name, {}).items():
+            while value == rare and number not in numbers:
+                value = dist.pick(next(raw))
+            if number in numbers:
+                value = rare
         if fixed and name in fixed:
             value = fixed[name]
         state = grammar.variables.put(state, **{name: value})
         draws.append((name, value))
+    state = grammar.begin(state)
     words, steps = [BOS], [Step(state, None, -1)]
     ended = False
     while not ended:
-        sentence: Sentence = grammar.menu(state, len(words)).pick(next(raw))
+        sentence: Sentence = grammar.menu(state, len(words)).pick(lambda: next(raw))
         for i, part in enumerate(sentence.parts):
             steps.append(Step(state, sentence if i else None, i))
             if isinstance(part, Slot):
                 dist = part.dist(state)
                 word = dist.pick(next(raw)) if dist.total > 1 else dist.values[0]
+                # a draw that leans toward one word says something: only those that say nothing show a homonym
+                if (
+                    cast
+                    and dist.total > 1
+                    and (role := part.concept or (_even(dist) and part.sense and f"a {part.sense}"))
+                ):
+                    wanted = cast(role)
+                    word = wanted if wanted is not None and dist.p(wanted) else word
                 if part.concept:
                     draws.append((part.concept, word))
                 state = part.then(state, word) if part.then else state

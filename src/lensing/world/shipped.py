@@ -51,6 +51,28 @@ def shipped_labels(dictionary: Any) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
+class StoredReport:
+    """What was measured of a shipped model when it was made: sections of plain values."""
+
+    values: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return self.values
+
+
+def shipped_report(model_name: str) -> StoredReport | None:
+    """Return the report that ships with a model, None where there is none."""
+    path = ASSETS / model_name / "report.json"
+    if "/" in model_name or not path.is_file():
+        return None
+    try:
+        return StoredReport(json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        raise FileFormatError(f"{path} is corrupt: {error}. Install the package again.") from error
+
+
+@dataclass(frozen=True)
 class Aids:
     """What is known of a shipped dictionary's followed latent, and what steering on the invented world is judged by.
 

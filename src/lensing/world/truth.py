@@ -16,8 +16,8 @@ import numpy as np
 from lensing.errors import UnknownNameError
 from lensing.files import atomic_file
 from lensing.progress import Meter
-from lensing.world.filter import Reader
-from lensing.world.grammar import Concept, Grammar
+from lensing.world.filter import Hypothesis, Reader
+from lensing.world.grammar import Concept, Grammar, Slot
 from lensing.world.sample import BOS, Document
 
 ON, OFF, UNDETERMINED = 1, 0, -1
@@ -35,13 +35,30 @@ def read_truth(reader: Reader, words: Sequence[str]) -> list[dict[str, frozenset
         if word != BOS:
             reader.read(word)
         states = {state for state, _, _ in reader.belief}
-        rows.append({name: frozenset(c.value(state) for state in states) for name, c in classes.items()})
+        read = {(_slot(h), h[0]) for h in reader.belief}
+        rows.append(
+            {
+                name: frozenset(c.value(slot, state, word) for slot, state in read)
+                if c.of_word
+                else frozenset(c.value(state) for state in states)
+                for name, c in classes.items()
+            }
+        )
     return rows
+
+
+def _slot(hypothesis: Hypothesis) -> Slot | None:
+    """The slot of the word just read, under one hypothesis; a sentence's last word is a literal."""
+    _, sentence, part = hypothesis
+    last = sentence.parts[part - 1] if sentence is not None and part > 0 else None
+    return last if isinstance(last, Slot) else None
 
 
 def label(possible: dict[str, frozenset[object]], concept: Concept) -> int:
     """Return ON, OFF or UNDETERMINED of one concept, given the possible values of its class."""
     values = possible[concept.cls]
+    if concept.partial and values == {None}:
+        return UNDETERMINED
     value = next((v for v in values if f"{concept.cls}.{v}" == concept.name), None)
     if value is None:
         return OFF
@@ -60,7 +77,8 @@ class Labelled:
     """Text with truth: flat token ids, document starts and numbers, and a code per token and class.
 
     `ids` uint16 [tokens], `starts` int64 [documents + 1], `codes` int16 [tokens, classes]; `possible[class][code]`
-    lists the values that remain possible (None: no concept of the class).
+    lists the values that remain possible (None: no concept of the class). Of `partial` classes a word without a value
+    says nothing: all their concepts are undetermined there.
     """
 
     ids: np.ndarray
@@ -69,6 +87,7 @@ class Labelled:
     codes: np.ndarray
     classes: tuple[str, ...]
     possible: dict[str, list[list[object]]]
+    partial: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -76,6 +95,19 @@ class Labelled:
     def documents(self) -> list[list[int]]:
         """The documents as lists of token ids."""
         return [self.ids[a:b].tolist() for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
+
+    def first(self, n: int) -> Labelled:
+        """Return the text's first `n` documents."""
+        end = int(self.starts[min(n, len(self))])
+        return Labelled(
+            self.ids[:end],
+            self.starts[: n + 1],
+            self.numbers[:n],
+            self.codes[:end],
+            self.classes,
+            self.possible,
+            self.partial,
+        )
 
     def concepts(self) -> list[str]:
         """Names of all concepts that are on at some token of this text."""
@@ -93,14 +125,20 @@ class Labelled:
         if cls not in self.classes:
             raise UnknownNameError("class of concepts", cls, self.classes)
         table = [
-            OFF if value not in map(str, values) else ON if len(values) == 1 else UNDETERMINED
+            UNDETERMINED
+            if cls in self.partial and values == [None]
+            else OFF
+            if value not in map(str, values)
+            else ON
+            if len(values) == 1
+            else UNDETERMINED
             for values in self.possible[cls]
         ]
         return np.array(table, dtype=np.int8)[self.codes[:, self.classes.index(cls)]]
 
     def save(self, path: str | Path) -> None:
         """Write as one compressed `.npz`."""
-        facts = json.dumps({"classes": self.classes, "possible": self.possible})
+        facts = json.dumps({"classes": self.classes, "possible": self.possible, "partial": self.partial})
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file, ids=self.ids, starts=self.starts, numbers=self.numbers, codes=self.codes, facts=np.array(facts)
@@ -112,7 +150,13 @@ class Labelled:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             return Labelled(
-                file["ids"], file["starts"], file["numbers"], file["codes"], tuple(facts["classes"]), facts["possible"]
+                file["ids"],
+                file["starts"],
+                file["numbers"],
+                file["codes"],
+                tuple(facts["classes"]),
+                facts["possible"],
+                tuple(facts.get("partial", ())),
             )
 
 
@@ -142,4 +186,5 @@ def label_documents(
         np.array(codes, dtype=np.int16).reshape(len(ids), len(classes)),
         classes,
         possible,
+        tuple(cls for cls, c in grammar.classes.items() if c.partial),
     )
