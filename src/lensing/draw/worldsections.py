@@ -127,8 +127,9 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
 def _read_floor(floor: Mapping[str, Any]) -> str:
     size = f"{count(floor.get('documents'))} held-out documents, {count(floor.get('tokens'))} tokens. " if floor else ""
     known = (
-        f": {fixed(floor.get('reader_entropy'))} nats a token on average, the reader's floor (the program that writes, "
-        f"and knows its own plans, has {fixed(floor.get('generator_entropy'))})"
+        f": it expects {fixed(floor.get('reader_entropy'))} nats a token on average (the program that writes, and "
+        f"knows its own plans, {fixed(floor.get('generator_entropy'))}), and its surprise at the words that came is the "
+        "floor"
         if floor
         else ", the reader's floor"
     )
@@ -263,7 +264,7 @@ def _read_wide(wide: Sequence[Mapping[str, Any]]) -> str:
     tokens = f"the same {count(wide[0].get('tokens'))}" if wide else "equally many"
     return (
         f"A model four times as wide and the shipped one as it was, both after {tokens} tokens, each with a dictionary "
-        "of equal budget at the middle layer. With more dimensions than concepts need, less has to be shared."
+        "of equal budget at the middle layer: does less have to be shared where there is more room?"
     )
 
 
