@@ -128,8 +128,8 @@ def _read_floor(floor: Mapping[str, Any]) -> str:
     size = f"{count(floor.get('documents'))} held-out documents, {count(floor.get('tokens'))} tokens. " if floor else ""
     known = (
         f": it expects {fixed(floor.get('reader_entropy'))} nats a token on average (the program that writes, and "
-        f"knows its own plans, {fixed(floor.get('generator_entropy'))}), and its surprise at the words that came is the "
-        "floor"
+        f"knows its own plans, {fixed(floor.get('generator_entropy'))}), and its surprise at the words that came is "
+        "the floor"
         if floor
         else ", the reader's floor"
     )
