@@ -1,15 +1,9 @@
 import pytest
 import torch
 
-from lensing.dictionary import kernels
-from lensing.dictionary.kernels import (
-    Pattern,
-    batch_top_pattern,
-    pattern_above,
-    sparse_dot,
-    sparse_mix,
-    top_pattern,
-)
+from lensing.dictionary import kernels, select
+from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
+from lensing.dictionary.select import batch_top_pattern, pattern_above, top_pattern
 
 
 def _mask(pattern: Pattern) -> torch.Tensor:
@@ -37,7 +31,7 @@ def test_top_pattern_is_the_dense_top_k(f: int, k: int) -> None:
 
 def test_top_pattern_in_both_implementations() -> None:
     x, w, b = _random(50, 16, 256)
-    fast, slow = top_pattern(x, w, b, 8), kernels._top_dense(x, w, b, 8)
+    fast, slow = top_pattern(x, w, b, 8), select._top_dense(x, w, b, 8)
     assert torch.equal(fast.indptr, slow.indptr)
     assert torch.equal(fast.index, slow.index)
 
@@ -82,13 +76,13 @@ def test_batch_top_takes_no_negative_ones() -> None:
 def test_pattern_above_is_the_dense_comparison() -> None:
     x, w, b = _random(70, 12, 90)
     for threshold in (-1.0, 0.0, 1.3):
-        assert torch.equal(_mask(pattern_above(x, w, b, threshold)), x @ w.T + b > max(threshold, 0.0))
+        assert torch.equal(_mask(pattern_above(x, w, b, threshold)), x @ w.T + b > threshold)
 
 
 def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w, b = _random(500, 12, 96)
     whole = top_pattern(x, w, b, 6)
-    monkeypatch.setattr(kernels, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(select, "CHUNK_BYTES", 1)
     parts = top_pattern(x, w, b, 6)
     assert torch.equal(whole.indptr, parts.indptr)
     assert torch.equal(whole.index, parts.index)

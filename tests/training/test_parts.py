@@ -17,11 +17,11 @@ def test_reconstruction_loss_is_the_fvu_about_a_known_variance() -> None:
 def test_auxiliary_loss_uses_the_best_dead_latents() -> None:
     error = torch.tensor([[2.0, 0.0]], requires_grad=True)
     directions = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
-    pre = torch.tensor([[1.5, 1.0, -3.0]])
-    assert float(auxiliary_loss(error, pre, directions, 1)) == pytest.approx(0.25 / 4)
-    assert float(auxiliary_loss(error, pre, directions, 3)) == pytest.approx((0.25 + 1) / 4)
-    assert not auxiliary_loss(error, pre, directions, 1).requires_grad, "the error is taken as given"
-    assert math.isfinite(float(auxiliary_loss(torch.zeros(1, 2), pre * 0, directions, 1)))
+    encoder, bias, centred = torch.zeros(3, 2), torch.tensor([1.5, 1.0, -3.0]), torch.zeros(1, 2)
+    assert float(auxiliary_loss(error, centred, encoder, bias, directions, 1)) == pytest.approx(0.25 / 4)
+    assert float(auxiliary_loss(error, centred, encoder, bias, directions, 3)) == pytest.approx((0.25 + 1) / 4)
+    assert not auxiliary_loss(error, centred, encoder, bias, directions, 1).requires_grad, "the error is taken as given"
+    assert math.isfinite(float(auxiliary_loss(torch.zeros(1, 2), centred, encoder, bias * 0, directions, 1)))
 
 
 def test_rates_rise_hold_and_fall() -> None:

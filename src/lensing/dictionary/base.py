@@ -28,31 +28,46 @@ CLASSES: Registry[Any] = Registry("architecture")
 
 
 class Dictionary(nn.Module, abc.ABC):
-    """Vectors [.., d_in] as sparse sums of d_sae directions: codes = encode(x), x_hat = decode(codes).
+    """Vectors [.., d_in] as sparse sums of d_sae directions: codes = encode(x), y_hat = decode(codes).
 
-    pre = (x - b_dec) W_enc + b_enc; the active latents have f = max(pre, 0); x_hat = f W_dec + b_dec. A new
-    architecture states which latents are active (`active`) and perhaps which while training (`active_in_training`).
+    pre = (x - b_dec) W_enc + b_enc; f = max(pre, 0) at the active latents; x_hat = f W_dec + b_dec. With `d_out` it is
+    a transcoder: it writes other vectors than it reads, x is not centred, and with `skip` x W_skip is added. With
+    several `parts` it is a crosscoder: x are the vectors of several sites end to end, of these widths.
+
+    A new architecture states which latents are active (`active`); it may say what an active latent's pre-activation
+    becomes (`activate`), and both otherwise while training.
     """
 
     architecture: ClassVar[str]
+    centres: ClassVar[bool] = True  # whether an autoencoder subtracts b_dec before it encodes
+    whole_batch: ClassVar[bool] = False  # whether a row's latents in training depend on the other rows
 
-    def __init__(self, config: Any, d_in: int, *, seed: int = 0) -> None:
+    def __init__(
+        self, config: Any, d_in: int, *, d_out: int | None = None, skip: bool = False, parts: tuple[int, ...] = (),
+        seed: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
         self.site: str | None = None
+        self.target: str | None = None  # the site that a transcoder writes
+        self.parts = tuple(parts)
+        self.is_transcoder = d_out is not None
+        self.centred = self.centres and not self.is_transcoder
         self.model_name: str | None = None
         self.id: str | None = None
         self.statistics: Statistics | None = None
         self.sample: Sample | None = None
         self.report: Any = None  # set by training: lensing.training.report.TrainReport
         self.stored_dtype = torch.float32
+        self.quick = False  # while training, look for the active latents with bfloat16 products
         directions = torch.randn(config.width, d_in, generator=torch.Generator().manual_seed(seed))
         directions /= directions.norm(dim=1, keepdim=True)
-        self.W_dec = nn.Parameter(directions)
         # latents are rows here too: sparse gradients touch whole rows
         self.encoder = nn.Parameter(directions.clone())
+        self.W_dec = nn.Parameter(directions if d_out is None else torch.zeros(config.width, d_out))
         self.b_enc = nn.Parameter(torch.zeros(config.width))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.b_dec = nn.Parameter(torch.zeros(self.W_dec.shape[1]))
+        self.W_skip = nn.Parameter(torch.zeros(d_in, self.W_dec.shape[1])) if skip else None
 
     @property
     def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
@@ -62,6 +77,11 @@ class Dictionary(nn.Module, abc.ABC):
     @property
     def d_in(self) -> int:
         """Length of the vectors that are encoded."""
+        return self.encoder.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Length of the vectors that are written; of an autoencoder that is d_in."""
         return self.W_dec.shape[1]
 
     @property
@@ -69,19 +89,41 @@ class Dictionary(nn.Module, abc.ABC):
         """Number of latents."""
         return self.W_dec.shape[0]
 
+    # --- what an architecture says ---
+
     @abc.abstractmethod
     def active(self, centred: Float[Tensor, "rows d_in"]) -> Pattern:
-        """Which latents are active for rows x - b_dec."""
+        """Which latents are active for rows as `centre` gives them."""
 
     def active_in_training(self, centred: Float[Tensor, "rows d_in"]) -> Pattern:
-        """Which latents are active for a training batch; by default those of `active`."""
+        """Which latents take part in a training batch; by default those of `active`."""
         return self.active(centred)
 
-    def scale_(self, factor: float) -> None:
-        """Fold an input scaling in: after this, encode(x) is what encode(x * factor) was, divided by `factor`."""
-        with torch.no_grad():
-            self.b_enc.div_(factor)
-            self.b_dec.div_(factor)
+    def activate(self, pre: Float[Tensor, " nnz"], pattern: Pattern) -> Float[Tensor, " nnz"]:
+        """Activations from pre-activations at the places of a pattern."""
+        return pre.relu()
+
+    def activate_in_training(self, pre: Float[Tensor, " nnz"], pattern: Pattern) -> Float[Tensor, " nnz"]:
+        """The same while training, where an architecture may have gradients of its own; by default `activate`."""
+        return self.activate(pre, pattern)
+
+    def begin_step(self, progress: float) -> None:
+        """Told before each training step how far the training is, from 0 to 1."""
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        """Told after each training step, to bring parameters back to where they may be."""
+
+    def stretch_(self, factor: Float[Tensor, " d_sae"]) -> None:
+        """Make every latent's activations `factor` times as large, and its decoder row as much shorter."""
+        self.encoder.mul_(factor[:, None])
+        self.b_enc.mul_(factor)
+        self.W_dec.div_(factor[:, None])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors that are rounded to the stored type, by name, latents in rows."""
+        found = {"W_enc": self.encoder, "W_dec": self.W_dec, "b_enc": self.b_enc, "b_dec": self.b_dec}
+        return found | ({"W_skip": self.W_skip} if self.W_skip is not None else {})
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """Further tensors that belong in the weights file, by name."""
@@ -90,19 +132,28 @@ class Dictionary(nn.Module, abc.ABC):
     def load_extra_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take what `extra_tensors` gave."""
 
+    # --- what all of them do ---
+
+    def centre(self, rows: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_in"]:
+        """What the encoder reads: x - b_dec, or x itself where this dictionary does not subtract it."""
+        return rows - self.b_dec if self.centred else rows
+
     def encode(self, x: Float[Tensor, "*leading d_in"]) -> Codes:
         """Sparse activations of the rows of x; differentiable where x or the weights ask for gradients."""
-        rows = self._rows(x)
-        centred = rows - self.b_dec
+        centred = self.centre(self._rows(x))
         pattern = self.active(centred)
-        return self.encode_at(centred, pattern, tuple(x.shape[:-1]))
+        value = self.activate(self.pre_at(centred, pattern), pattern)
+        return self.codes(value, pattern, tuple(x.shape[:-1]))
 
-    def encode_at(self, centred: Tensor, pattern: Pattern, leading: tuple[int, ...] | None = None) -> Codes:
-        """Activations of rows x - b_dec at given places."""
-        value = sparse_dot(centred, self.encoder, self.b_enc, pattern).relu()
+    def pre_at(self, centred: Float[Tensor, "rows d_in"], pattern: Pattern) -> Float[Tensor, " nnz"]:
+        """Pre-activations at the places of a pattern, differentiable."""
+        return sparse_dot(centred, self.encoder, self.b_enc, pattern)
+
+    def codes(self, value: Tensor, pattern: Pattern, leading: tuple[int, ...] | None = None) -> Codes:
+        """Activations at the places of a pattern, as codes."""
         return Codes(pattern.indptr, pattern.index, value, (pattern.rows, self.d_sae), leading=leading, pattern=pattern)
 
-    def decode(self, codes: Codes) -> Float[Tensor, "*leading d_in"]:
+    def decode(self, codes: Codes) -> Float[Tensor, "*leading d_out"]:
         """The sum of the active latents' directions, and b_dec."""
         if codes.d_sae != self.d_sae:
             raise DictionaryError(
@@ -110,26 +161,42 @@ class Dictionary(nn.Module, abc.ABC):
                 "Decode with the dictionary that encoded."
             )
         value = codes.value.to(self.W_dec.dtype)
-        return (sparse_mix(value, self.W_dec, codes.pattern) + self.b_dec).view(*codes.leading, self.d_in)
+        return (sparse_mix(value, self.W_dec, codes.pattern) + self.b_dec).view(*codes.leading, self.d_out)
 
-    def reconstruct(self, x: Float[Tensor, "*leading d_in"]) -> Float[Tensor, "*leading d_in"]:
-        """decode(encode(x))."""
-        return self.decode(self.encode(x))
+    def skipped(self, x: Float[Tensor, "*leading d_in"]) -> Float[Tensor, "*leading d_out"] | float:
+        """What goes round the latents: x W_skip, or 0 without a skip connection."""
+        return x.to(self.W_dec.dtype) @ self.W_skip if self.W_skip is not None else 0.0
 
-    def forward(self, x: Float[Tensor, "*leading d_in"]) -> Float[Tensor, "*leading d_in"]:
+    def reconstruct(self, x: Float[Tensor, "*leading d_in"]) -> Float[Tensor, "*leading d_out"]:
+        """decode(encode(x)), and x W_skip where there is a skip connection."""
+        return self.decode(self.encode(x)) + self.skipped(x)
+
+    def forward(self, x: Float[Tensor, "*leading d_in"]) -> Float[Tensor, "*leading d_out"]:
         """The same as `reconstruct`."""
         return self.reconstruct(x)
 
     def pre_activations(self, x: Float[Tensor, "*leading d_in"]) -> Float[Tensor, "*leading d_sae"]:
         """(x - b_dec) W_enc + b_enc, dense: for few rows."""
-        pre = torch.addmm(self.b_enc, self._rows(x) - self.b_dec, self.W_enc)
+        pre = torch.addmm(self.b_enc, self.centre(self._rows(x)), self.W_enc)
         return pre.view(*x.shape[:-1], self.d_sae)
+
+    @torch.no_grad()
+    def fold_(self, scale_in: Float[Tensor, " d_in"], scale_out: Float[Tensor, " d_out"]) -> None:
+        """Fold input and output scalings in: after this, reconstruct(x) is what reconstruct(x * scale_in) / scale_out
+        was, and decoder rows have unit length (rows of zeros stay)."""
+        self.encoder.mul_(scale_in)
+        self.W_dec.div_(scale_out)
+        self.b_dec.div_(scale_out)
+        if self.W_skip is not None:
+            self.W_skip.mul_(scale_in[:, None]).div_(scale_out)
+        norm = self.W_dec.norm(dim=1)
+        self.stretch_(torch.where(norm > 0, norm, 1.0))
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
         """Write config.json and safetensors files into `folder`, config.json last; `dtype` None: as trained."""
         folder = Path(folder)
         dtype = dtype or self.stored_dtype
-        weights = {"W_enc": self.W_enc, "W_dec": self.W_dec, "b_enc": self.b_enc, "b_dec": self.b_dec}
+        weights = self.weights() | {"W_enc": self.W_enc}
         stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
         stored |= {name: tensor.detach().cpu().contiguous() for name, tensor in self.extra_tensors().items()}
         record: dict[str, Any] = {
@@ -140,6 +207,7 @@ class Dictionary(nn.Module, abc.ABC):
             "d_in": self.d_in,
             "d_sae": self.d_sae,
             "site": self.site,
+            "wiring": self.wiring(),
             "model": self.model_name,
             "id": self.id,
             "dtype": str(dtype).removeprefix("torch."),
@@ -169,6 +237,13 @@ class Dictionary(nn.Module, abc.ABC):
         write_json(folder / "config.json", record)
         return folder
 
+    def wiring(self) -> dict[str, Any]:
+        """What it writes, and how: target site and its width, skip connection, widths of joined sites, centring."""
+        return {
+            "target": self.target, "d_out": self.d_out if self.is_transcoder else None,
+            "skip": self.W_skip is not None, "parts": list(self.parts), "centred": self.centred,
+        }  # fmt: skip
+
     def _rows(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.d_in:
             raise DictionaryError(
@@ -182,12 +257,19 @@ class Dictionary(nn.Module, abc.ABC):
         return f"{type(self).__name__}({name}, d_in={self.d_in}, d_sae={self.d_sae})"
 
 
-def new_dictionary(config: Any, d_in: int, *, seed: int = 0) -> Dictionary:
-    """An untrained dictionary of the config's architecture: random unit directions, encoder the decoder's transpose."""
+def new_dictionary(
+    config: Any, d_in: int, *, d_out: int | None = None, skip: bool = False, parts: tuple[int, ...] = (), seed: int = 0
+) -> Dictionary:
+    """An untrained dictionary of the config's architecture: random unit directions, encoder the decoder's transpose.
+
+    A transcoder's decoder (`d_out` given) is zero.
+    """
+    if skip and d_out is None:
+        raise DictionaryError("A skip connection would copy what is to be rebuilt. Give a target site, or no skip.")
     # The shipped architectures file themselves in CLASSES when they are imported.
-    importlib.import_module("lensing.dictionary.batchtopk")
-    importlib.import_module("lensing.dictionary.topk")
-    return CLASSES[config.architecture](config, d_in, seed=seed)
+    for name in ("batchtopk", "gated", "jumprelu", "relu", "topk"):
+        importlib.import_module(f"lensing.dictionary.{name}")
+    return CLASSES[config.architecture](config, d_in, d_out=d_out, skip=skip, parts=parts, seed=seed)
 
 
 def config_class(architecture: str) -> Any:

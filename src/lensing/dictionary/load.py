@@ -94,7 +94,11 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
     tensors = _unpickle(weights) if weights.suffix in PICKLES else read_tensors(weights)
     try:
         config = from_mapping(config_class(record["architecture"]), record["config"])
-        dictionary = new_dictionary(config, int(record["d_in"]))
+        wiring = {"target": None, "d_out": None, "skip": False, "parts": [], **record.get("wiring", {})}
+        dictionary = new_dictionary(
+            config, int(record["d_in"]), d_out=wiring["d_out"], skip=wiring["skip"], parts=tuple(wiring["parts"])
+        )
+        dictionary.centred, dictionary.target = wiring.get("centred", dictionary.centred), wiring["target"]
         _fill(dictionary, tensors, weights)
         dictionary.site, dictionary.model_name, dictionary.id = record["site"], record["model"], record["id"]
         dictionary.stored_dtype = getattr(torch, record["dtype"])
@@ -171,6 +175,8 @@ def _fill(dictionary: Dictionary, tensors: dict[str, Tensor], path: Path) -> Non
         "b_enc": dictionary.b_enc,
         "b_dec": dictionary.b_dec,
     }
+    if dictionary.W_skip is not None:
+        targets["W_skip"] = dictionary.W_skip
     for name, target in targets.items():
         if name not in tensors:
             raise FileFormatError(f"{path} lacks {name}. Fetch or save it again.")

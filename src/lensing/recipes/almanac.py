@@ -35,7 +35,8 @@ from lensing.recipes.pretrain import Pretraining, pretrain
 from lensing.recipes.report import make_report
 from lensing.recipes.wide import make_wide
 from lensing.registry import ASSETS
-from lensing.training.loop import Job, train_many
+from lensing.training.job import Job
+from lensing.training.loop import train_many
 from lensing.world.almanac.grammar import almanac, drill, trial
 from lensing.world.almanac.registers import NUMBERS
 from lensing.world.corpus import Corpus, write_corpus

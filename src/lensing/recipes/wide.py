@@ -18,7 +18,8 @@ from lensing.model.create import new_gemma2, save_model
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.recipes.pretrain import Pretraining, pretrain
-from lensing.training.loop import Job, train_many
+from lensing.training.job import Job
+from lensing.training.loop import train_many
 from lensing.world.almanac.grammar import almanac
 from lensing.world.corpus import Corpus
 from lensing.world.tokens import write_tokenizer

@@ -17,15 +17,23 @@ from lensing.measure.l0 import Firing
 
 
 def measure_statistics(
-    dictionary: Dictionary, rows: Iterable[Float[Tensor, "rows d_in"]], *, corpus: str, documents: int
+    dictionary: Dictionary,
+    rows: Iterable[Float[Tensor, "rows d_in"] | tuple[Float[Tensor, "rows d_in"], Float[Tensor, "rows d_out"] | None]],
+    *,
+    corpus: str,
+    documents: int,
 ) -> Statistics:
-    """Statistics of a dictionary over held-out rows, in float64 sums (definitions: Statistics)."""
+    """Statistics of a dictionary over held-out rows, in float64 sums (definitions: Statistics).
+
+    A transcoder's rows come as pairs of what is read and what is to be written; mu, variance and norm are of the latter.
+    """
     meter, firing, largest = FVU(), Firing(dictionary.d_sae), torch.zeros(dictionary.d_sae)
     parts: list[Codes] = []
     with torch.no_grad():
-        for x in rows:
+        for part in rows:
+            x, y = part if isinstance(part, tuple) else (part, None)
             codes = dictionary.encode(x)
-            meter.add(x, dictionary.decode(codes))
+            meter.add(x if y is None else y, dictionary.decode(codes) + dictionary.skipped(x))
             firing.add(codes)
             largest = torch.maximum(largest, codes.maximum)
             parts.append(codes)

@@ -1,10 +1,18 @@
-"""Losses, as pure functions; both are shares of a variance, so that learning rates carry over between models."""
+"""Losses, as pure functions of a batch's places: nothing dense, and nothing of the network.
+
+`value`, `index` and `fires` are of the active places of a batch, as in `Codes`; every loss is a mean over its rows.
+"""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
+from lensing.dictionary.select import top_pattern
+
+OFTEN = 0.1  # the density above which the frequency penalty of Gemma Scope 2 begins
 
 
 def reconstruction_loss(
@@ -14,20 +22,81 @@ def reconstruction_loss(
     return (x - x_hat).square().sum() / (len(x) * variance)
 
 
+def prefix_loss(
+    y: Float[Tensor, "rows d_out"],
+    rest: Float[Tensor, "rows d_out"],
+    value: Float[Tensor, " nnz"],
+    directions: Float[Tensor, "d_sae d_out"],
+    pattern: Pattern,
+    prefixes: tuple[int, ...],
+    variance: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "rows d_out"]]:
+    """Mean of the reconstruction losses of nested prefixes, the whole last, and the whole's reconstruction.
+
+    `rest` is what every prefix adds to (b_dec, a skip connection). Source: Bussmann et al. 2025, equation 3, with the
+    mean in place of the sum, so that rates and coefficients carry over.
+    """
+    stacked, order = pattern.stacked(prefixes)
+    parts = sparse_mix(value[order], directions, stacked).view(len(prefixes) + 1, *y.shape)
+    y_hats = rest + parts.cumsum(0)
+    return (y - y_hats).square().sum() / (len(y_hats) * len(y) * variance), y_hats[-1]
+
+
 def auxiliary_loss(
-    error: Float[Tensor, "rows d_in"],
-    pre: Float[Tensor, "rows dead"],
-    directions: Float[Tensor, "dead d_in"],
+    error: Float[Tensor, "rows d_out"],
+    centred: Float[Tensor, "rows d_in"],
+    encoder: Float[Tensor, "dead d_in"],
+    bias: Float[Tensor, " dead"],
+    directions: Float[Tensor, "dead d_out"],
     k: int,
+    *,
+    quick: bool = False,
 ) -> Float[Tensor, ""]:
     """AuxK (Gao et al. 2024): how badly the k best dead latents of every row rebuild the error, as its share.
 
-    `error` is taken as given (detached), `pre` are the dead latents' pre-activations; b_dec stands on neither side.
+    `error` and `centred` are taken as given (detached); b_dec stands on neither side.
     """
-    error = error.detach()
-    f = pre.relu()
-    if pre.shape[1] > k:
-        value, index = f.topk(k, dim=1, sorted=False)
-        f = torch.zeros_like(f).scatter(1, index, value)
+    error, centred = error.detach(), centred.detach()
+    pattern = top_pattern(centred, encoder, bias, min(k, len(encoder)), quick=quick)
+    value = sparse_dot(centred, encoder, bias, pattern).relu()
     power = error.square().sum()
-    return (f @ directions - error).square().sum() / power.clamp(min=torch.finfo(power.dtype).tiny)
+    rebuilt = sparse_mix(value, directions, pattern)
+    return (rebuilt - error).square().sum() / power.clamp(min=torch.finfo(power.dtype).tiny)
+
+
+def l1_loss(
+    value: Float[Tensor, " nnz"], index: Int[Tensor, " nnz"], norms: Float[Tensor, " d_sae"], rows: int
+) -> Float[Tensor, ""]:
+    """Mean over rows of the sum of f_i |W_dec,i| (Conerly et al. 2024); with unit rows the plain L1 norm."""
+    return (value * norms[index]).sum() / rows
+
+
+def l0_loss(fires: Float[Tensor, " nnz"], rows: int) -> Float[Tensor, ""]:
+    """Mean number of active latents a row, with the gradients that `fires` has (Rajamanoharan et al. 2024)."""
+    return fires.sum() / rows
+
+
+def l0_distance(fires: Float[Tensor, " nnz"], rows: int, target: float) -> Float[Tensor, ""]:
+    """2 / target times the square of (L0 - target), L0 being the batch's (Gemma Scope 2)."""
+    return 2 / target * (l0_loss(fires, rows) - target).square()
+
+
+def frequency_loss(
+    fires: Float[Tensor, " nnz"], index: Int[Tensor, " nnz"], rows: int, d_sae: int
+) -> Float[Tensor, ""]:
+    """Sum over latents of their density beyond a tenth, the densities being the batch's (Gemma Scope 2)."""
+    density = fires.new_zeros(d_sae).index_add(0, index, fires) / rows
+    return (density - OFTEN).relu().sum()
+
+
+def gate_loss(
+    y: Float[Tensor, "rows d_out"],
+    gate: Float[Tensor, " nnz"],
+    directions: Float[Tensor, "d_sae d_out"],
+    b_dec: Float[Tensor, " d_out"],
+    pattern: Pattern,
+    variance: float,
+) -> Float[Tensor, ""]:
+    """How badly the open gates' own pre-activations rebuild, the decoder taken as given (Rajamanoharan et al. 2024)."""
+    y_hat = sparse_mix(gate.relu(), directions.detach(), pattern) + b_dec.detach()
+    return reconstruction_loss(y, y_hat, variance)

@@ -9,10 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensing.dictionary.base import Dictionary
-
-BETAS = (0.9, 0.999)
-EPS = 6.25e-10  # Gao et al. 2024
-CLIP = 1.0
+from lensing.dictionary.configs import Recipe
 
 
 def default_lr(width: int) -> float:
@@ -20,16 +17,21 @@ def default_lr(width: int) -> float:
     return 2e-4 / math.sqrt(width / 2**14)
 
 
-def lr_share(step: int, steps: int, *, warmup: int, decay: float = 0.2) -> float:
-    """Share of the full rate at a step: linear warm-up, flat, linear to zero over the last `decay` of the steps."""
+def lr_share(step: int, steps: int, *, warmup: int, decay: float = 0.2, warmup_from: float | None = None) -> float:
+    """Share of the full rate at a step: warm-up, flat, linear to zero over the last `decay` of the steps.
+
+    The warm-up is linear from zero, or a cosine from the share `warmup_from` (Gemma Scope).
+    """
     rise = min((step + 1) / max(warmup, 1), 1.0)
+    if warmup_from is not None:
+        rise = warmup_from + (1 - warmup_from) * 0.5 * (1 - math.cos(math.pi * min(step / max(warmup, 1), 1.0)))
     fall = min((steps - step) / max(decay * steps, 1.0), 1.0)
     return rise * fall
 
 
-def adam(dictionary: Dictionary, lr: float) -> torch.optim.Adam:
+def adam(dictionary: Dictionary, recipe: Recipe, lr: float) -> torch.optim.Adam:
     """Adam over the dictionary's weights, fused where the device allows."""
-    return torch.optim.Adam(dictionary.parameters(), lr=lr, betas=BETAS, eps=EPS, fused=True)
+    return torch.optim.Adam(dictionary.parameters(), lr=lr, betas=recipe.betas, eps=recipe.eps, fused=True)
 
 
 @torch.no_grad()

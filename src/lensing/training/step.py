@@ -10,18 +10,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lensing.dictionary.base import new_dictionary
+from lensing.data.rows import mix_seed
+from lensing.dictionary.base import Dictionary, new_dictionary
+from lensing.dictionary.configs import Recipe
+from lensing.dictionary.kernels import sparse_mix
 from lensing.errors import TrainingError
-from lensing.training.dead import Silence
-from lensing.training.losses import auxiliary_loss, reconstruction_loss
-from lensing.training.optim import CLIP, adam, default_lr, lr_share, remove_parallel_, unit_rows_
+from lensing.training.dead import Silence, resample_
+from lensing.training.losses import auxiliary_loss, prefix_loss, reconstruction_loss
+from lensing.training.objectives import PENALTIES, Forward
+from lensing.training.optim import adam, default_lr, lr_share, remove_parallel_, unit_rows_
+from lensing.training.scaling import input_scale
+from lensing.training.steer import Coefficient
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+PLACES = 4_000_000  # active places that are held at once: where more latents are active, a batch is taken in parts
+# Dead latents rebuild the error of one row in eight (another eighth at each step, never under 512 rows): an unbiased
+# estimate of the loss, at an eighth of its cost.
+AUX_STRIDE, AUX_ROWS = 8, 512
+LEAP = 30.0  # a batch whose FVU is so many times the usual one stops the training
+FIRST_ROWS = 4096  # rows on which the encoder's length is set
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step's numbers: `fvu` on the batch about the start's mean, `l0`, `dead` latents before the step, `lr`."""
+    """One step's numbers: `fvu` on the batch about the start's mean, `l0`, `dead` latents before the step, `lr`.
+
+    `penalty` is what the architecture adds to the loss, `coefficient` its weight at this step.
+    """
 
     step: int
     fvu: float
@@ -29,93 +44,202 @@ class StepReport:
     l0: float
     dead: int
     lr: float
+    penalty: float = 0.0
+    coefficient: float = 0.0
+
+
+@dataclass
+class _Sums:
+    """What the parts of a batch add up to."""
+
+    loss: float = 0.0
+    squares: float = 0.0
+    aux: float = 0.0
+    penalty: float = 0.0
+    active: int = 0
 
 
 class Trainer:
     """Train one dictionary batch by batch.
 
-    Inputs are scaled so that the mean of |x - mu|^2 is d_in (mu and the scale from the rows given to `start`);
-    `finish` folds the scaling into the weights.
+    Vectors are scaled as the architecture's recipe says (`start` measures by what); `finish` folds the scaling into the
+    weights. With `d_out` it is a transcoder, which rebuilds `y` from `x`; with several `parts` a crosscoder. `quick`:
+    active latents are looked for with bfloat16 products. `ema`: what is kept at the end is a running mean of the
+    weights with this memory.
     """
 
-    def __init__(self, config: Any, d_in: int, *, steps: int, batch: int, lr: float | None, warmup: int, seed: int):
-        self.config, self.steps, self.batch, self.warmup = config, steps, batch, warmup
-        self.lr = lr if lr is not None else default_lr(config.width)
-        self.dictionary = new_dictionary(config, d_in, seed=seed)
-        self.optimizer = adam(self.dictionary, self.lr)
+    def __init__(
+        self, config: Any, d_in: int, *, steps: int, batch: int, lr: float | None, warmup: int, seed: int,
+        d_out: int | None = None, skip: bool = False, parts: tuple[int, ...] = (), quick: bool = False,
+        ema: float | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.steps, self.batch, self.warmup, self.seed = config, steps, batch, warmup, seed
+        self.recipe: Recipe = config.recipe
+        self.lr = lr or self.recipe.lr or default_lr(config.width)
+        self.dictionary: Dictionary = new_dictionary(config, d_in, d_out=d_out, skip=skip, parts=parts, seed=seed)
+        self.dictionary.quick = quick
+        self.optimizer = adam(self.dictionary, self.recipe, self.lr)
+        self.resample_every: int | None = getattr(config, "resample_every", None)
         limit = config.dead_after_tokens or min(max(steps * batch // 20, 1), 10_000_000)
+        if self.resample_every and config.dead_after_tokens is None:
+            limit = max(self.resample_every * batch // 2, 1)
         self.silence = Silence(config.width, limit)
-        self.scale = 1.0
-        self.step_number = 0
+        self.scale_in, self.scale_out = torch.ones(d_in), torch.ones(self.dictionary.d_out)
+        self.variance = 1.0  # mean |y - mu|^2 of scaled targets
+        self.penalty = Coefficient(config, steps, 1.0)
+        self.ema = ema
+        self.average: dict[str, Tensor] | None = None
+        self.step_number, self.density = 0, 1.0
+        self.usual = 0.0  # running mean of the FVU
 
-    def start(self, rows: Float[Tensor, "rows d_in"]) -> None:
-        """Set scale, b_dec (the mean) and the encoder's size from the first rows."""
-        d = self.dictionary
-        mean = rows.double().mean(0)
-        variance = float((rows.double() - mean).square().sum(1).mean())
-        if not math.isfinite(variance) or variance <= 0:
-            raise TrainingError(
-                f"The first {len(rows)} rows have variance {variance}. Train on rows that are finite and differ."
-            )
-        self.scale = math.sqrt(d.d_in / variance)
+    @property
+    def unit_rows(self) -> bool:
+        """Whether decoder rows are held at length 1; a transcoder's begin at zero and are left free."""
+        return self.recipe.unit_rows and not self.dictionary.is_transcoder
+
+    def start(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
+        """Set scales, biases and the encoder's length from the first rows."""
+        d, target = self.dictionary, x if y is None else y
+        self.scale_in = input_scale(x, self.recipe.scale, d.parts)
+        self.scale_out = self.scale_in.clone() if y is None else input_scale(target, self.recipe.scale)
+        mean = (target.double() * self.scale_out).mean(0)
+        self.variance = float((target.double() * self.scale_out - mean).square().sum(1).mean())
+        self.penalty = Coefficient(self.config, self.steps, float((target * self.scale_out).square().sum(1).mean()))
         with torch.no_grad():
-            d.b_dec.copy_(mean * self.scale)
-            some = rows[:4096] * self.scale
-            codes = d.encode_at(some - d.b_dec, d.active_in_training(some - d.b_dec))
-            part = d.decode(codes) - d.b_dec
-            # least squares: the multiple of the first reconstruction that is nearest to the rows
-            share = float(((some - d.b_dec) * part).sum() / part.square().sum().clamp(min=1e-12))
-            if share > 0:
-                d.encoder.mul_(share)
-                for tensor in d.extra_tensors().values():
-                    tensor *= share
+            d.b_dec.copy_(mean)
+            some = d.centre(x[:FIRST_ROWS] * self.scale_in)
+            if d.is_transcoder:
+                d.b_enc.copy_(-some.mean(0) @ d.encoder.t())
+                return
+            d.W_dec.mul_(self.recipe.rows)
+            d.encoder.mul_(self.recipe.rows)
+            if self.recipe.scale == "variance":
+                self._fit_length(some, target[:FIRST_ROWS] * self.scale_out - d.b_dec)
 
-    def step(self, rows: Float[Tensor, "rows d_in"]) -> StepReport:
-        """One step of the optimiser; TrainingError when the loss is not finite."""
+    def _fit_length(self, centred: Tensor, target: Tensor) -> None:
+        # least squares: the multiple of the first reconstruction that is nearest to the rows
         d = self.dictionary
-        x = rows * self.scale
-        centred = x - d.b_dec
-        codes = d.encode_at(centred, d.active_in_training(centred.detach()))
-        x_hat = d.decode(codes)
-        loss = fvu = reconstruction_loss(x, x_hat, d.d_in)
-        aux, dead = 0.0, self.silence.dead()
-        k_aux = self.config.dead_latents_used(d.d_in)
-        if len(dead) and k_aux and self.config.aux_coef > 0:
-            pre = torch.addmm(d.b_enc[dead], centred.detach(), d.encoder[dead].t())
-            extra = auxiliary_loss(x - x_hat, pre, d.W_dec[dead], k_aux)
-            loss = loss + self.config.aux_coef * extra
-            aux = float(extra.detach())
-        value = float(loss.detach())
-        if not math.isfinite(value):
+        pattern = d.active_in_training(centred)
+        part = d.decode(d.codes(d.activate(d.pre_at(centred, pattern), pattern), pattern)) - d.b_dec
+        share = float((target * part).sum() / part.square().sum().clamp(min=1e-12))
+        if share > 0:
+            d.encoder.mul_(share)
+            for tensor in d.extra_tensors().values():
+                tensor *= share
+
+    def step(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> StepReport:
+        """One step of the optimiser; TrainingError when the loss is not finite."""
+        self.dictionary.begin_step(self.step_number / self.steps)
+        x = x * self.scale_in
+        y = x if y is None else y * self.scale_out
+        coefficient, dead, sums = self.penalty.at(self.step_number), self.silence.dead(), _Sums()
+        for part in self._parts(len(x)):
+            self._add(x[part], y[part], len(x), dead, coefficient, sums)
+        fvu = sums.squares / self.variance
+        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * self.usual):
+            self.optimizer.zero_grad()
+            usual = f", after {self.usual:.3g} in the steps before" if self.usual > 0 else ""
             raise TrainingError(
-                f"The loss is {value} at step {self.step_number}. Lower the learning rate ({self.lr:g}), "
-                "or look for rows that are not finite."
+                f"The loss is {sums.loss:.4g} and the FVU {fvu:.4g} at step {self.step_number}{usual}. "
+                f"Lower the learning rate ({self.lr:g}), or look for rows that are not finite."
             )
-        loss.backward()
-        share = lr_share(self.step_number, self.steps, warmup=self.warmup)
+        self.usual = fvu if self.usual <= 0 else 0.9 * self.usual + 0.1 * fvu
+        share = lr_share(
+            self.step_number, self.steps, warmup=self.warmup, decay=self.recipe.decay,
+            warmup_from=self.recipe.warmup_from,
+        )  # fmt: skip
         self._update(self.lr * share)
-        self.silence.add(codes)
+        l0 = sums.active / len(x)
+        self.density = l0 / self.dictionary.d_sae
+        self.penalty.see(l0)
         self.step_number += 1
-        return StepReport(self.step_number, float(fvu.detach()), aux, codes.l0(), len(dead), self.lr * share)
+        if self.resample_every and self.step_number % self.resample_every == 0:
+            resample_(self.dictionary, self.optimizer, self.silence, x, seed=mix_seed(self.seed, self.step_number))
+        return StepReport(
+            self.step_number, fvu, sums.aux, l0, len(dead), self.lr * share, sums.penalty,
+            coefficient,
+        )  # fmt: skip
+
+    def _parts(self, rows: int) -> list[slice]:
+        # while many latents are active, as those of ReLU at first, gradients are summed over parts of the batch
+        if self.dictionary.whole_batch:
+            return [slice(0, rows)]
+        size = max(int(PLACES / max(self.density * self.dictionary.d_sae, 1.0)), 64)
+        return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+    def _add(self, x: Tensor, y: Tensor, rows: int, dead: Tensor, coefficient: float, sums: _Sums) -> None:
+        d, weight = self.dictionary, len(x) / rows
+        centred = d.centre(x)
+        pattern = d.active_in_training(centred.detach())
+        pre = d.pre_at(centred, pattern)
+        value = d.activate_in_training(pre, pattern)
+        variance = self.variance if self.recipe.share else 1.0
+        rest = d.b_dec + d.skipped(x)
+        if self.config.prefixes:
+            loss, y_hat = prefix_loss(y, rest, value, d.W_dec, pattern, self.config.prefixes, variance)
+        else:
+            y_hat = sparse_mix(value, d.W_dec, pattern) + rest
+            loss = reconstruction_loss(y, y_hat, variance)
+        penalty = self._penalty(Forward(d, y, pattern, pre, value, variance, coefficient))
+        aux = self._rebuilt_by_dead(y - y_hat, centred, dead)
+        total = loss + penalty + getattr(self.config, "aux_coef", 0.0) * aux
+        (weight * total).backward()
+        self.silence.add(d.codes(value.detach(), pattern))
+        sums.loss += weight * float(total.detach())
+        sums.squares += weight * float(reconstruction_loss(y, y_hat.detach(), 1.0))
+        sums.aux += weight * _number(aux)
+        sums.penalty += weight * _number(penalty)
+        sums.active += int((value > 0).sum())
+
+    def _penalty(self, at: Forward) -> Tensor | float:
+        name = self.dictionary.architecture
+        return PENALTIES[name](at) if name in PENALTIES else 0.0
+
+    def _rebuilt_by_dead(self, error: Tensor, centred: Tensor, dead: Tensor) -> Tensor | float:
+        if not len(dead) or not getattr(self.config, "aux_coef", 0.0):
+            return 0.0
+        d = self.dictionary
+        k = self.config.dead_latents_used(d.d_out)
+        if not k:
+            return 0.0
+        stride = min(AUX_STRIDE, max(len(error) // AUX_ROWS, 1))
+        some = slice(self.step_number % stride, None, stride)
+        return auxiliary_loss(error[some], centred[some], d.encoder[dead], d.b_enc[dead], d.W_dec[dead], k, quick=d.quick)
 
     def _update(self, lr: float) -> None:
         d = self.dictionary
         assert d.W_dec.grad is not None
-        torch.nn.utils.clip_grad_norm_(d.parameters(), CLIP)
-        remove_parallel_(d.W_dec.grad, d.W_dec)
+        if self.recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(d.parameters(), self.recipe.clip)
+        if self.unit_rows:
+            remove_parallel_(d.W_dec.grad, d.W_dec)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        unit_rows_(d.W_dec)
+        if self.unit_rows:
+            unit_rows_(d.W_dec)
+        d.end_step()
+        if self.ema is not None:
+            self._remember()
 
+    @torch.no_grad()
+    def _remember(self) -> None:
+        now = dict(self.dictionary.named_parameters())
+        if self.average is None:
+            self.average = {name: tensor.detach().clone() for name, tensor in now.items()}
+        for name, tensor in self.average.items():
+            tensor.lerp_(now[name], 1 - float(self.ema or 0.0))
+
+    @torch.no_grad()
     def finish(self, dtype: torch.dtype) -> None:
         """Fold the scaling in and round the weights to the type that they will be stored as."""
         d = self.dictionary
-        d.scale_(self.scale)
-        with torch.no_grad():
-            for parameter in d.parameters():
-                parameter.copy_(parameter.to(dtype))
+        for name, tensor in (self.average or {}).items():
+            d.get_parameter(name).copy_(tensor)
+        d.fold_(self.scale_in, self.scale_out)
+        for tensor in d.weights().values():
+            tensor.copy_(tensor.to(dtype))
         d.stored_dtype = dtype
         d.requires_grad_(False).eval()
 
@@ -125,8 +249,11 @@ class Trainer:
         for name, parameter in self.dictionary.named_parameters():
             moments = self.optimizer.state.get(parameter, {})
             tensors |= {f"{key}.{name}": moments[key] for key in MOMENTS if key in moments}
+        tensors |= {f"average.{name}": tensor for name, tensor in (self.average or {}).items()}
         tensors["silence"] = self.silence.rows
-        tensors["scale"] = torch.tensor(self.scale, dtype=torch.float64)
+        tensors["scale_in"], tensors["scale_out"] = self.scale_in, self.scale_out
+        numbers = [self.variance, self.density, self.usual, *self.penalty.state()]
+        tensors["numbers"] = torch.tensor(numbers, dtype=torch.float64)
         tensors["step_number"] = torch.tensor(self.step_number)
         return tensors
 
@@ -138,6 +265,14 @@ class Trainer:
             moments = {key: tensors[f"{key}.{name}"].clone() for key in MOMENTS if f"{key}.{name}" in tensors}
             if moments:
                 self.optimizer.state[parameter] = moments
+        average = {n.removeprefix("average."): t.clone() for n, t in tensors.items() if n.startswith("average.")}
+        self.average = average or None
         self.silence.rows = tensors["silence"].clone()
-        self.scale = float(tensors["scale"])
+        self.scale_in, self.scale_out = tensors["scale_in"].clone(), tensors["scale_out"].clone()
+        self.variance, self.density, self.usual, *penalty = tensors["numbers"].tolist()
+        self.penalty.load_state(penalty)
         self.step_number = int(tensors["step_number"])
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else value

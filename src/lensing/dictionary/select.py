@@ -1,0 +1,195 @@
+"""Which latents are active: the only dense work of a step, done in chunks that stay in a core's cache.
+
+With `quick`, products are in bfloat16 on a CPU: candidates are taken with a margin, their pre-activations are computed
+again in float32, and the choice is made on those. Positive floats are in the order of their bits, so what is compared
+and partitioned are integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lensing.dictionary.kernels import Pattern, pre_at
+
+CHUNK_BYTES = 2 << 20  # a chunk of pre-activations that stays in a core's second-level cache
+GROUP = 16  # latents a group: the k-th largest group maximum bounds the k-th largest latent from below
+ULPS = 2  # bfloat16 steps below the bound at which a candidate is still taken
+SLACK = 1 - 2**-6  # the same as a factor
+
+Choose = Callable[[Tensor, int], np.ndarray]  # (pre-activations of some rows, the first one's number) -> mask
+
+
+def top_pattern(
+    x: Float[Tensor, "rows d_in"], weight: Float[Tensor, "d_sae d_in"], bias: Float[Tensor, " d_sae"], k: int,
+    *, quick: bool = False,
+) -> Pattern:  # fmt: skip
+    """The `k` largest positive pre-activations x weight.T + bias of every row; of equal ones the lower latents."""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return _top_dense(x, weight, bias, k)
+    ulps = ULPS if quick else 0
+
+    def choose(pre: Tensor, first: int) -> np.ndarray:
+        bits = _bits(pre)
+        return bits >= np.maximum(_bound(pre, bits, k) - bits.dtype.type(ulps), bits.dtype.type(1))[:, None]
+
+    found, value = _candidates(x, weight, bias, choose, quick)
+    return _kept(found, value, _k_largest(found, value, k), quick)
+
+
+def pattern_above(
+    x: Float[Tensor, "rows d_in"], weight: Float[Tensor, "d_sae d_in"], bias: Float[Tensor, " d_sae"],
+    threshold: float | Float[Tensor, " d_sae"], *, quick: bool = False,
+) -> Pattern:  # fmt: skip
+    """Every pre-activation that is greater than `threshold`, one for all latents or one for each."""
+    quick = quick and x.device.type == "cpu" and x.dtype == torch.float32
+    edge = torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach()
+    low = torch.where(edge > 0, edge * SLACK, edge / SLACK).bfloat16() if quick else edge
+    found, value = _candidates(x, weight, bias, lambda pre, _: (pre > low).cpu().numpy(), quick)
+    if not quick:
+        return found
+    above = edge if edge.dim() == 0 else edge[found.index.long()]
+    return _kept(found, value, (torch.from_numpy(value) > above).numpy(), quick)
+
+
+def batch_top_pattern(
+    x: Float[Tensor, "rows d_in"], weight: Float[Tensor, "d_sae d_in"], bias: Float[Tensor, " d_sae"], k: int,
+    guess: float | None = None, *, quick: bool = False,
+) -> tuple[Pattern, float]:  # fmt: skip
+    """The k times rows largest positive pre-activations of the whole batch, and the smallest one kept (0: none).
+
+    `guess` is a value that is probably a little below that smallest one (last batch's, say): it only saves time.
+    """
+    quick = quick and x.device.type == "cpu" and x.dtype == torch.float32
+    wanted = k * len(x)
+    floor = max(guess, 0.0) if guess is not None else _guess(x, weight, bias, k)
+    while True:
+        low = floor * SLACK if quick else floor
+        found, value = _candidates(x, weight, bias, lambda pre, _, low=low: (pre > low).cpu().numpy(), quick)
+        if quick:
+            found = _kept(found, value, value > floor, quick)
+            value = found.pre.numpy() if found.pre is not None else value
+        if len(value) >= wanted or floor <= 0.0:
+            break
+        floor = max(0.9 * floor - 1e-3, 0.0) if len(value) >= 0.8 * wanted else 0.0
+    keep = np.ones(len(value), dtype=bool)
+    if len(value) > wanted:
+        least = np.partition(value, len(value) - wanted)[len(value) - wanted]
+        keep = value >= least
+        spare = int(keep.sum()) - wanted
+        if spare:  # ties at the edge: the last of them go
+            keep[np.flatnonzero(value == least)[-spare:]] = False
+    value = value[keep]
+    return _kept(found, None, keep, quick), float(value.min()) if len(value) else 0.0
+
+
+def _chunks(x: Tensor, weight: Tensor, bias: Tensor, quick: bool) -> Iterator[tuple[int, Tensor]]:
+    dtype = torch.bfloat16 if quick else x.dtype
+    x, weight, bias = (t.detach().to(dtype) for t in (x, weight, bias))
+    step = max(CHUNK_BYTES // (x.element_size() * len(weight)), 64)
+    buffer = x.new_empty(min(step, len(x)), len(weight))
+    for i in range(0, len(x), step):
+        part = x[i : i + step]
+        yield i, torch.addmm(bias, part, weight.t(), out=buffer[: len(part)])
+
+
+def _candidates(
+    x: Tensor, weight: Tensor, bias: Tensor, choose: Choose, quick: bool
+) -> tuple[Pattern, np.ndarray]:
+    # the places that `choose` takes, and their pre-activations in the precision of x
+    columns = len(weight)
+    counts, indices, values = [], [], []
+    for first, pre in _chunks(x, weight, bias, quick):
+        mask = choose(pre, first)
+        found = np.flatnonzero(mask)
+        counts.append(np.bincount(found // columns, minlength=len(pre)))
+        indices.append((found % columns).astype(np.int32))
+        if not quick:
+            values.append(pre.cpu().numpy().reshape(-1)[found])
+    pattern = _pattern(np.concatenate(counts), np.concatenate(indices), columns, x.device)
+    if quick:
+        return pattern, pre_at(x, weight, bias, pattern).numpy()
+    return pattern, np.concatenate(values)
+
+
+def _kept(pattern: Pattern, value: np.ndarray | None, keep: np.ndarray, quick: bool) -> Pattern:
+    # the places that are kept; what is known of their pre-activations goes with them
+    if value is None:
+        value = pattern.pre.numpy() if pattern.pre is not None else None
+    known = value if quick else None
+    if keep.all():
+        pattern.pre = None if known is None else torch.from_numpy(known)
+        return pattern
+    row = pattern.row_of.cpu().numpy()[keep]
+    count = np.bincount(row, minlength=pattern.rows)
+    out = _pattern(count, pattern.index.cpu().numpy()[keep], pattern.columns, pattern.index.device)
+    out.pre = None if known is None else torch.from_numpy(known[keep])
+    return out
+
+
+def _bits(pre: Tensor) -> np.ndarray:
+    # as integers of the same width: those above zero are in the order of the floats, zero is 0 and all others negative
+    return pre.view(torch.int16 if pre.dtype == torch.bfloat16 else torch.int32).numpy()
+
+
+def _bound(pre: Tensor, bits: np.ndarray, k: int) -> np.ndarray:
+    # for every row a lower bound of its k-th largest latent, as bits: k groups hold one as large as the k-th maximum
+    rows, columns = bits.shape
+    groups = columns // GROUP
+    if groups >= 2 * k:
+        whole = pre.view(torch.int16 if pre.dtype == torch.bfloat16 else torch.int32)[:, : groups * GROUP]
+        top = whole.reshape(rows, GROUP, groups).amax(1).numpy()
+        return np.partition(top, groups - k, axis=1)[:, groups - k]
+    return np.partition(bits, columns - k, axis=1)[:, columns - k]
+
+
+def _k_largest(pattern: Pattern, values: np.ndarray, k: int) -> np.ndarray:
+    # which candidates are positive and among their row's k largest: pad the rows to a rectangle, find the k-th of each
+    start = pattern.indptr.numpy()
+    row = pattern.row_of.numpy()
+    widest = int(np.diff(start).max(initial=0))
+    keep = values > 0
+    if widest <= k:
+        return keep
+    wide = np.full((pattern.rows, widest), -np.inf, dtype=values.dtype)
+    wide[row, np.arange(len(row)) - start[row]] = values
+    least = np.partition(wide, widest - k, axis=1)[:, widest - k]
+    keep &= values >= least[row]
+    kept = np.bincount(row[keep], minlength=pattern.rows)
+    for r in np.flatnonzero(kept > k):  # ties at the edge: the higher latents go
+        here = np.arange(start[r], start[r + 1])
+        equal = here[values[here] == least[r]]
+        keep[equal[len(equal) - (kept[r] - k) :]] = False
+    return keep
+
+
+def _top_dense(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> Pattern:
+    counts, indices = [], []
+    for _, pre in _chunks(x, weight, bias, False):
+        values, index = pre.topk(k, dim=1, sorted=False)
+        index, order = index.sort(1)
+        mask = values.gather(1, order) > 0
+        counts.append(mask.sum(1))
+        indices.append(index[mask])
+    count = torch.cat(counts)
+    indptr = torch.zeros(len(count) + 1, dtype=torch.int64, device=x.device)
+    torch.cumsum(count, 0, out=indptr[1:])
+    return Pattern(indptr, torch.cat(indices).int(), len(weight))
+
+
+def _guess(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> float:
+    # the quantile of a few rows, lowered by a tenth
+    sample = x[:: max(len(x) // 64, 1)][:64]
+    pre = torch.addmm(bias.detach(), sample.detach(), weight.detach().t()).flatten()
+    n = min(k * len(sample), len(pre))
+    return max(0.9 * float(pre.kthvalue(len(pre) - n + 1).values), 0.0)
+
+
+def _pattern(count: np.ndarray, index: np.ndarray, columns: int, device: torch.device | None = None) -> Pattern:
+    indptr = torch.from_numpy(np.concatenate([[0], np.cumsum(count)]).astype(np.int64))
+    places = torch.from_numpy(index.astype(np.int32, copy=False))
+    return Pattern(indptr.to(device or "cpu"), places.to(device or "cpu"), columns)

@@ -1,0 +1,89 @@
+"""Checkpoints of a run: the newest two, each whole; and the signals on which one is written."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lensing.errors import FileFormatError
+from lensing.files import atomic_file
+
+CHECKPOINT, BEFORE = "checkpoint.safetensors", "checkpoint.before.safetensors"
+ASK = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, and what schedulers send before they take a machine away
+
+
+def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Write a checkpoint into `folder` and keep the one before it, so that one whole file is there at any moment."""
+    path = folder / CHECKPOINT
+    with atomic_file(path) as temporary:
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(whole, str(temporary), metadata={"lensing": json.dumps(facts)})
+        if path.exists():
+            path.replace(folder / BEFORE)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint of a folder that can be read, None where there is none.
+
+    Raises: FileFormatError: there are checkpoints, and all of them are truncated or corrupt.
+    """
+    found = [folder / name for name in (CHECKPOINT, BEFORE) if (folder / name).exists()]
+    for path in found:
+        try:
+            return path, *read_checkpoint(path)
+        except FileFormatError:
+            if path == found[-1]:
+                raise
+    return None
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint's tensors and facts; FileFormatError when it is truncated or corrupt."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["lensing"])
+            return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise FileFormatError(f"{path} is truncated or corrupt: {error}. Remove it to start anew.") from error
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove a folder's checkpoints: the run is finished, or starts anew."""
+    for name in (CHECKPOINT, BEFORE):
+        (folder / name).unlink(missing_ok=True)
+
+
+class Asked:
+    """Turn the first Ctrl-C, SIGTERM or SIGUSR1 into a name that is read between steps; a second Ctrl-C interrupts."""
+
+    def __init__(self) -> None:
+        self.by: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for name in ASK:
+                if (number := getattr(signal, name, None)) is not None:
+                    self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.by is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.by = signal.Signals(number).name

@@ -1,0 +1,63 @@
+"""What each architecture adds to the reconstruction loss: a registry, open to architectures from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lensing.dictionary.kernels import Pattern
+from lensing.registry import Registry
+from lensing.training.losses import frequency_loss, gate_loss, l0_distance, l0_loss, l1_loss
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One batch on its way through a dictionary in training, on scaled vectors; `pre` and `value` at the pattern's
+    places, `variance` what squared errors are divided by, `coefficient` the penalty's weight at this step."""
+
+    dictionary: Any
+    y: Float[Tensor, "rows d_out"]
+    pattern: Pattern
+    pre: Float[Tensor, " nnz"]
+    value: Float[Tensor, " nnz"]
+    variance: float
+    coefficient: float
+
+
+Penalty = Callable[[Forward], Tensor]
+
+# architecture: what is added to the reconstruction loss; those that are not here add nothing
+PENALTIES: Registry[Penalty] = Registry("penalty")
+
+
+@PENALTIES.register("relu")
+def relu(at: Forward) -> Float[Tensor, ""]:
+    """L1 of the activations times the length of their decoder rows."""
+    return at.coefficient * l1_loss(at.value, at.pattern.index, at.dictionary.W_dec.norm(dim=1), at.pattern.rows)
+
+
+@PENALTIES.register("gated")
+def gated(at: Forward) -> Float[Tensor, ""]:
+    """L1 of the open gates' pre-activations, and their own reconstruction."""
+    d = at.dictionary
+    gate = at.pre.relu()
+    sparse = l1_loss(gate, at.pattern.index, d.W_dec.norm(dim=1), at.pattern.rows)
+    return at.coefficient * sparse + gate_loss(at.y, gate, d.W_dec, d.b_dec, at.pattern, at.variance)
+
+
+@PENALTIES.register("jumprelu")
+def jumprelu(at: Forward) -> Float[Tensor, ""]:
+    """L0, or its squared distance from the target, and the excess of latents that are active often."""
+    d, rows = at.dictionary, at.pattern.rows
+    fires = d.fires(at.pre, at.pattern)
+    if d.config.penalty == "quadratic":
+        total = at.coefficient * l0_distance(fires, rows, d.config.l0)
+    else:
+        total = at.coefficient * l0_loss(fires, rows)
+    if d.config.frequency:
+        total = total + d.config.frequency * frequency_loss(fires, at.pattern.index, rows, d.d_sae)
+    return total
