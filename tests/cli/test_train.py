@@ -21,14 +21,20 @@ def text(tmp_path):
 
 @pytest.fixture
 def arguments(model_folder, text, tmp_path):
-    options = {"model": model_folder("llama"), "site": "mlp_out.1", "text": text, "width": 16, "k": 2, "batch": 64}
+    options = {"k": 2, "model": model_folder("llama"), "site": "mlp_out.1", "text": text, "width": 16, "batch": 64}
     options["out"] = tmp_path / "out"
     return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+SPARSE = {
+    "topk": ["--k", "2"], "batchtopk": ["--k", "2"], "matryoshka": ["--k", "2", "--prefixes", "4", "--prefixes", "9"],
+    "relu": ["--l0", "4"], "gated": ["--sparsity", "0.1"], "jumprelu": ["--l0", "4"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", SPARSE)
 def test_from_text_to_a_dictionary(architecture, arguments, tmp_path, capsys):
-    assert main(["train", architecture, *arguments, "--tokens", "512", "--json"]) == 0
+    assert main(["train", architecture, *SPARSE[architecture], *arguments[2:], "--tokens", "512", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     dictionary = ln.load_dictionary(tmp_path / "out")
     assert report["tokens"] == 512
@@ -36,6 +42,21 @@ def test_from_text_to_a_dictionary(architecture, arguments, tmp_path, capsys):
     assert (dictionary.d_sae, dictionary.site) == (16, "mlp_out.1")
     assert dictionary.statistics.corpus == "text.txt"
     assert dictionary.statistics.fvu == pytest.approx(report["fvu"])
+
+
+def test_a_crosscoder_and_a_transcoder(arguments, tmp_path, capsys):
+    arguments[arguments.index("mlp_out.1")] = "resid_post.0+resid_post.1"
+    assert main(["train", "topk", *arguments]) == 0
+    dictionary = ln.load_dictionary(tmp_path / "out")
+    assert (dictionary.site, dictionary.parts) == ("resid_post.0+resid_post.1", (32, 32))
+    arguments[arguments.index("resid_post.0+resid_post.1")] = "mlp_in.1"
+    arguments[-1] = str(tmp_path / "other")
+    assert main(["train", "topk", *arguments, "--target", "mlp_out.1", "--skip"]) == 0
+    dictionary = ln.load_dictionary(tmp_path / "other")
+    assert (dictionary.site, dictionary.target) == ("mlp_in.1", "mlp_out.1")
+    assert dictionary.W_skip.shape == (32, 32)
+    assert main(["train", "topk", *arguments, "--skip"]) == 2
+    assert "Give a target" in capsys.readouterr().err
 
 
 def test_the_report_for_a_person(arguments, tmp_path, capsys):

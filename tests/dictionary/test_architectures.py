@@ -161,3 +161,13 @@ def test_configs_refuse_what_cannot_be(kind: Any, setting: dict[str, Any], words
 def test_a_skip_connection_needs_a_target() -> None:
     with pytest.raises(DictionaryError, match="skip connection"):
         new_dictionary(CONFIGS["topk"], D, skip=True)
+
+
+@pytest.mark.parametrize("wiring", ["crosscoder", "transcoder"])
+def test_what_writes_elsewhere_is_neither_spliced_nor_steered(wiring: str) -> None:
+    sae = make("topk", wiring)
+    sae.site, sae.target = "mlp_in.1", "mlp_out.1" if wiring == "transcoder" else None
+    with pytest.raises(DictionaryError, match=f"is a {wiring}.*cannot be spliced"):
+        ln.splice(sae)
+    with pytest.raises(DictionaryError, match=f"is a {wiring}.*cannot be steered"):
+        ln.steer(sae, 0, unit="raw")

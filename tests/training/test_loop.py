@@ -73,7 +73,9 @@ def test_the_same_seed_gives_the_same_weights(rows: torch.Tensor) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=["topk", "batchtopk"])
 def test_stopped_and_continued_is_never_stopped(config: Any, rows: torch.Tensor, tmp_path: Path) -> None:
     whole = _train(rows, config)
-    with pytest.raises(Interrupted, match=r"Stopped by SIGINT at step 31 of 60; the checkpoint is .*checkpoint.safetensors"):
+    with pytest.raises(
+        Interrupted, match=r"Stopped by SIGINT at step 31 of 60; the checkpoint is .*checkpoint.safetensors"
+    ):
         _train(rows, config, out=tmp_path / "run", callback=_StopAt(31))
     with pytest.raises(Interrupted, match="step 50 of 60"):
         _train(rows, config, out=tmp_path / "run", callback=_StopAt(50))
@@ -126,7 +128,7 @@ def test_another_runs_checkpoint_is_refused(rows: torch.Tensor, tmp_path: Path) 
         _train(rows, CONFIGS[0], out=tmp_path, callback=_StopAt(5))
     with pytest.raises(UsageError, match=r"belongs to another run \(jobs.lr was 0.003, is 0.001\)"):
         _train(rows, CONFIGS[0], out=tmp_path, lr=1e-3)
-    with pytest.raises(UsageError, match="source.corpus was tensor/"):
+    with pytest.raises(UsageError, match=r"source\.corpus was tensor/"):
         _train(rows + 1, CONFIGS[0], out=tmp_path)
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:500])

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensing.dictionary.base import Dictionary
-from lensing.dictionary.load import refuse_unknown_latent
+from lensing.dictionary.load import refuse_other_wiring, refuse_unknown_latent
 from lensing.errors import DictionaryError, UnknownNameError, UsageError
 from lensing.model.edit import At, Edit, EditContext, where
 
@@ -75,6 +75,7 @@ class Steer(Edit):
             raise UsageError("There is no latent to steer. Give at least one.")
         if dictionary.site is None:
             raise DictionaryError(f"{dictionary} names no site. Set dictionary.site to the site that it reads.")
+        refuse_other_wiring(dictionary, "steered")
         self.site, self.dictionary, self.mode = dictionary.site, dictionary, mode
         self.at, self.include_special = at, include_special
         self.latents = [_latent(dictionary, i) for i in strengths]

@@ -23,7 +23,11 @@ class Run:
     model: str
     """A shipped model, a folder, or a hub id."""
     site: str
-    """The site to read, such as resid_post.2; see lensing sites."""
+    """The site to read, such as resid_post.2 (see lensing sites); several joined by + make a crosscoder."""
+    target: str | None = None
+    """The site to write, for a transcoder, such as mlp_out.2 from mlp_in.2; the site that is read, if not given."""
+    skip: bool = False
+    """Let a linear map go round the transcoder's latents."""
     out: Path
     """The folder of the dictionary; a run that was stopped goes on from its checkpoint there."""
     text: Path | None = None
@@ -35,7 +39,9 @@ class Run:
     batch: int = 4096
     """Activations in one optimizer step."""
     lr: float | None = None
-    """Learning rate; chosen from the width if not given."""
+    """Learning rate; the architecture's own if not given."""
+    ema: float | None = None
+    """Keep the running mean of the weights with this memory, such as 0.999; the last weights if not given."""
     seed: int = 0
     """Seed of the order of the text, of the weights and of sampling."""
     allow_pickle: bool = False
@@ -69,15 +75,23 @@ def _train(config: Any, run: Run) -> None:
     # The text is read before the model is loaded: a wrong path should be said at once.
     documents, corpus = (read_documents(run.text), run.text.name) if run.text is not None else ([], "")
     model = ln.load_model(run.model, allow_pickle=run.allow_pickle)
-    if len(found := model.resolve_all(run.site)) != 1:
-        raise UsageError(f"--site {run.site} means {len(found)} sites. Give one, such as {found[0]}.")
+    sites = []
+    for flag, names in (("site", run.site), ("target", run.target)):
+        for name in names.split("+") if names is not None else ():
+            if len(found := model.resolve_all(name)) != 1:
+                raise UsageError(f"--{flag} {name} means {len(found)} sites. Give one, such as {found[0]}.")
+            sites.append(found[0].name)
     # Sampling takes minutes: a folder that cannot be written should be said before it.
     check_writable(run.out)
     if run.sample is not None:
         documents = sample_documents(model, run.sample, seed=run.seed)
         corpus = f"{run.sample} tokens sampled from {model.name}, seed {run.seed}"
-    source = ln.live(model, documents, sites=run.site, seed=run.seed, corpus=corpus)
-    dictionary = ln.train(source, config, tokens=run.tokens, batch=run.batch, lr=run.lr, seed=run.seed, out=run.out)
+    source = ln.live(model, documents, sites=list(dict.fromkeys(sites)), seed=run.seed, corpus=corpus)
+    read = len(run.site.split("+"))
+    dictionary = ln.train(
+        source, config, site="+".join(sites[:read]), target="+".join(sites[read:]) or None, skip=run.skip,
+        tokens=run.tokens, batch=run.batch, lr=run.lr, ema=run.ema, seed=run.seed, out=run.out,
+    )  # fmt: skip
     show(dictionary.report, lambda console: _draw(dictionary.report, run.out, console), as_json=run.json)
 
 

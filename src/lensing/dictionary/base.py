@@ -122,7 +122,12 @@ class Dictionary(nn.Module, abc.ABC):
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors that are rounded to the stored type, by name, latents in rows."""
-        found = {"W_enc": self.encoder, "W_dec": self.W_dec, "b_enc": self.b_enc, "b_dec": self.b_dec}
+        found: dict[str, Tensor] = {
+            "W_enc": self.encoder,
+            "W_dec": self.W_dec,
+            "b_enc": self.b_enc,
+            "b_dec": self.b_dec,
+        }
         return found | ({"W_skip": self.W_skip} if self.W_skip is not None else {})
 
     def extra_tensors(self) -> dict[str, Tensor]:

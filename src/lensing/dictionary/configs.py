@@ -52,7 +52,7 @@ class _Latents:
     width: int
     """How many latents (d_sae)."""
     prefixes: tuple[int, ...] = ()
-    """Numbers of first latents that must rebuild the input alone as well (Matryoshka), ascending, below the width."""
+    """Numbers of first latents that must rebuild alone as well (Matryoshka), ascending; give the flag for each."""
     dead_after_tokens: int | None = None
     """Rows of silence that make a latent dead; a twentieth of the token budget, at most ten million, if not given."""
 
@@ -133,7 +133,7 @@ class BatchTopK(_KSparse):
 @_architecture("matryoshka")
 @dataclass(frozen=True, kw_only=True)
 class Matryoshka(_KSparse):
-    """BatchTopK in nested prefixes (Bussmann et al. 2025): 1/32, 3/32, 7/32 and 15/32 of the width, if none are given."""
+    """BatchTopK in nested prefixes (Bussmann et al. 2025): 1/32, 3/32, 7/32, 15/32 of the width, if none are given."""
 
     architecture: ClassVar[str] = "matryoshka"
 
@@ -146,7 +146,7 @@ class Matryoshka(_KSparse):
 
 @dataclass(frozen=True, kw_only=True)
 class _Penalised(_Latents):
-    """What ReLU, gated and JumpReLU share: a penalty on activity, by its coefficient or by the L0 that it shall reach."""
+    """What ReLU, gated and JumpReLU share: a penalty on activity, by its coefficient or by the L0 to be reached."""
 
     sparsity: float | None = None
     """Coefficient of the penalty, on inputs scaled as the recipe says; either this or l0."""

@@ -55,12 +55,16 @@ def check_fits(dictionary: Dictionary, model: Any, site: str | None = None) -> N
     site = site or dictionary.site
     if site is None:
         raise DictionaryError(f"{dictionary} names no site. Set dictionary.site to the site that it reads.")
-    width = site_width(model, site)
-    if width != dictionary.d_in:
-        raise DictionaryError(
-            f"{dictionary.id or 'The dictionary'} reads vectors of {dictionary.d_in} numbers, but {site} of "
-            f"{model.name} has {width}. Use a dictionary that was trained on this model and site."
-        )
+    wanted = [(site, "reads", dictionary.d_in)]
+    if dictionary.target is not None:
+        wanted.append((dictionary.target, "writes", dictionary.d_out))
+    for names, does, width in wanted:
+        found = sum(site_width(model, name) for name in names.split("+"))
+        if found != width:
+            raise DictionaryError(
+                f"{dictionary.id or 'The dictionary'} {does} vectors of {width} numbers, but {names} of "
+                f"{model.name} has {found}. Use a dictionary that was trained on this model and site."
+            )
 
 
 def site_width(model: Any, site: str) -> int:
@@ -94,7 +98,7 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
     tensors = _unpickle(weights) if weights.suffix in PICKLES else read_tensors(weights)
     try:
         config = from_mapping(config_class(record["architecture"]), record["config"])
-        wiring = {"target": None, "d_out": None, "skip": False, "parts": [], **record.get("wiring", {})}
+        wiring: dict[str, Any] = {"target": None, "d_out": None, "skip": False, "parts": [], **record.get("wiring", {})}
         dictionary = new_dictionary(
             config, int(record["d_in"]), d_out=wiring["d_out"], skip=wiring["skip"], parts=tuple(wiring["parts"])
         )
@@ -200,3 +204,13 @@ def refuse_unknown_latent(dictionary: Dictionary, latent: int) -> None:
     if not 0 <= latent < dictionary.d_sae:
         hint = f"{dictionary.id or 'This dictionary'} has latents 0 to {dictionary.d_sae - 1}."
         raise UnknownNameError("latent", str(latent), [], hint)
+
+
+def refuse_other_wiring(dictionary: Dictionary, what: str) -> None:
+    """Raise DictionaryError unless the dictionary writes the one site that it reads."""
+    if dictionary.is_transcoder or dictionary.parts:
+        kind = "a transcoder" if dictionary.is_transcoder else "a crosscoder"
+        raise DictionaryError(
+            f"{dictionary.id or dictionary.site or 'The dictionary'} is {kind}: it does not write the one site that it "
+            f"reads, and cannot be {what}. Use a dictionary of one site."
+        )

@@ -14,7 +14,7 @@ from lensing.dictionary.select import pattern_above
 
 @CLASSES.register("relu")
 class ReLUDictionary(Dictionary):
-    """A dictionary of rectified latents (Bricken et al. 2023; Conerly et al. 2024): x is not centred before encoding."""
+    """A dictionary of rectified latents (Bricken et al. 2023; Conerly et al. 2024): x is not centred first."""
 
     architecture: ClassVar[str] = "relu"
     centres: ClassVar[bool] = False

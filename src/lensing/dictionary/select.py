@@ -97,9 +97,7 @@ def _chunks(x: Tensor, weight: Tensor, bias: Tensor, quick: bool) -> Iterator[tu
         yield i, torch.addmm(bias, part, weight.t(), out=buffer[: len(part)])
 
 
-def _candidates(
-    x: Tensor, weight: Tensor, bias: Tensor, choose: Choose, quick: bool
-) -> tuple[Pattern, np.ndarray]:
+def _candidates(x: Tensor, weight: Tensor, bias: Tensor, choose: Choose, quick: bool) -> tuple[Pattern, np.ndarray]:
     # the places that `choose` takes, and their pre-activations in the precision of x
     columns = len(weight)
     counts, indices, values = [], [], []

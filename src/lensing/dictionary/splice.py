@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.codes import Codes
+from lensing.dictionary.load import refuse_other_wiring
 from lensing.errors import DictionaryError
 from lensing.model.edit import At, Edit, EditContext, where
 
@@ -34,6 +35,7 @@ class Splice(Edit):
         name = site or dictionary.site
         if name is None:
             raise DictionaryError(f"{dictionary} names no site. Give the site to splice at.")
+        refuse_other_wiring(dictionary, "spliced")
         self.site, self.dictionary, self.keep_error, self.change = name, dictionary, keep_error, change
         self.at, self.include_special = at, include_special
 

@@ -25,7 +25,7 @@ def measure_statistics(
 ) -> Statistics:
     """Statistics of a dictionary over held-out rows, in float64 sums (definitions: Statistics).
 
-    A transcoder's rows come as pairs of what is read and what is to be written; mu, variance and norm are of the latter.
+    A transcoder's rows come as pairs, what is read and what is to be written; mu, variance and norm are of the latter.
     """
     meter, firing, largest = FVU(), Firing(dictionary.d_sae), torch.zeros(dictionary.d_sae)
     parts: list[Codes] = []

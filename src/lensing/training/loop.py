@@ -197,7 +197,9 @@ class _Run:
                 "Give another folder with --out, or start anew without resuming."
             )
         for name, trainer in self.trainers.items():
-            trainer.load_state({key.removeprefix(f"{name}|"): t for key, t in tensors.items() if key.startswith(f"{name}|")})
+            trainer.load_state(
+                {key.removeprefix(f"{name}|"): t for key, t in tensors.items() if key.startswith(f"{name}|")}
+            )
         self.step, self.saved = int(facts["step"]), path
         self.seconds, self.history = float(facts["seconds"]), facts["history"]
         for name, points in self.history.items():  # lines written after the checkpoint will be written again

@@ -93,10 +93,10 @@ def gate_loss(
     y: Float[Tensor, "rows d_out"],
     gate: Float[Tensor, " nnz"],
     directions: Float[Tensor, "d_sae d_out"],
-    b_dec: Float[Tensor, " d_out"],
+    rest: Float[Tensor, "*rows d_out"],
     pattern: Pattern,
     variance: float,
 ) -> Float[Tensor, ""]:
     """How badly the open gates' own pre-activations rebuild, the decoder taken as given (Rajamanoharan et al. 2024)."""
-    y_hat = sparse_mix(gate.relu(), directions.detach(), pattern) + b_dec.detach()
+    y_hat = sparse_mix(gate.relu(), directions.detach(), pattern) + rest.detach()
     return reconstruction_loss(y, y_hat, variance)

@@ -16,11 +16,15 @@ from lensing.training.losses import frequency_loss, gate_loss, l0_distance, l0_l
 
 @dataclass(frozen=True)
 class Forward:
-    """One batch on its way through a dictionary in training, on scaled vectors; `pre` and `value` at the pattern's
-    places, `variance` what squared errors are divided by, `coefficient` the penalty's weight at this step."""
+    """One batch on its way through a dictionary in training, on scaled vectors.
+
+    `rest` is what is written beside the latents, `pre` and `value` stand at the pattern's places, `variance` is what
+    squared errors are divided by, `coefficient` the penalty's weight at this step.
+    """
 
     dictionary: Any
     y: Float[Tensor, "rows d_out"]
+    rest: Float[Tensor, "*rows d_out"]
     pattern: Pattern
     pre: Float[Tensor, " nnz"]
     value: Float[Tensor, " nnz"]
@@ -46,7 +50,7 @@ def gated(at: Forward) -> Float[Tensor, ""]:
     d = at.dictionary
     gate = at.pre.relu()
     sparse = l1_loss(gate, at.pattern.index, d.W_dec.norm(dim=1), at.pattern.rows)
-    return at.coefficient * sparse + gate_loss(at.y, gate, d.W_dec, d.b_dec, at.pattern, at.variance)
+    return at.coefficient * sparse + gate_loss(at.y, gate, d.W_dec, at.rest, at.pattern, at.variance)
 
 
 @PENALTIES.register("jumprelu")

@@ -15,12 +15,12 @@ from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.configs import Recipe
 from lensing.dictionary.kernels import sparse_mix
 from lensing.errors import TrainingError
+from lensing.training.coefficient import Coefficient
 from lensing.training.dead import Silence, resample_
 from lensing.training.losses import auxiliary_loss, prefix_loss, reconstruction_loss
 from lensing.training.objectives import PENALTIES, Forward
 from lensing.training.optim import adam, default_lr, lr_share, remove_parallel_, unit_rows_
 from lensing.training.scaling import input_scale
-from lensing.training.steer import Coefficient
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 PLACES = 4_000_000  # active places that are held at once: where more latents are active, a batch is taken in parts
@@ -180,7 +180,7 @@ class Trainer:
         else:
             y_hat = sparse_mix(value, d.W_dec, pattern) + rest
             loss = reconstruction_loss(y, y_hat, variance)
-        penalty = self._penalty(Forward(d, y, pattern, pre, value, variance, coefficient))
+        penalty = self._penalty(Forward(d, y, rest, pattern, pre, value, variance, coefficient))
         aux = self._rebuilt_by_dead(y - y_hat, centred, dead)
         total = loss + penalty + getattr(self.config, "aux_coef", 0.0) * aux
         (weight * total).backward()
@@ -204,7 +204,9 @@ class Trainer:
             return 0.0
         stride = min(AUX_STRIDE, max(len(error) // AUX_ROWS, 1))
         some = slice(self.step_number % stride, None, stride)
-        return auxiliary_loss(error[some], centred[some], d.encoder[dead], d.b_enc[dead], d.W_dec[dead], k, quick=d.quick)
+        return auxiliary_loss(
+            error[some], centred[some], d.encoder[dead], d.b_enc[dead], d.W_dec[dead], k, quick=d.quick
+        )
 
     def _update(self, lr: float) -> None:
         d = self.dictionary
