@@ -17,9 +17,12 @@ from torch import Tensor
 from lensing.dictionary.kernels import Pattern, pre_at
 
 CHUNK_BYTES = 2 << 20  # a chunk of pre-activations that stays in a core's second-level cache
+FEWEST = 256  # rows of a chunk: below, the product spends its time on packing the weights
 GROUP = 16  # latents a group: the k-th largest group maximum bounds the k-th largest latent from below
 ULPS = 2  # bfloat16 steps below the bound at which a candidate is still taken
 SLACK = 1 - 2**-6  # the same as a factor
+
+BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 Choose = Callable[[Tensor, int], np.ndarray]  # (pre-activations of some rows, the first one's number) -> mask
 
@@ -49,7 +52,7 @@ def pattern_above(
     quick = quick and x.device.type == "cpu" and x.dtype == torch.float32
     edge = torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach()
     low = torch.where(edge > 0, edge * SLACK, edge / SLACK).bfloat16() if quick else edge
-    found, value = _candidates(x, weight, bias, lambda pre, _: (pre > low).cpu().numpy(), quick)
+    found, value = _candidates(x, weight, bias, _greater(low), quick)
     if not quick:
         return found
     above = edge if edge.dim() == 0 else edge[found.index.long()]
@@ -68,8 +71,8 @@ def batch_top_pattern(
     wanted = k * len(x)
     floor = max(guess, 0.0) if guess is not None else _guess(x, weight, bias, k)
     while True:
-        low = floor * SLACK if quick else floor
-        found, value = _candidates(x, weight, bias, lambda pre, _, low=low: (pre > low).cpu().numpy(), quick)
+        low = torch.tensor(floor * SLACK, dtype=torch.bfloat16) if quick else torch.tensor(floor, dtype=x.dtype)
+        found, value = _candidates(x, weight, bias, _greater(low.to(x.device)), quick)
         if quick:
             found = _kept(found, value, value > floor, quick)
             value = found.pre.numpy() if found.pre is not None else value
@@ -90,7 +93,7 @@ def batch_top_pattern(
 def _chunks(x: Tensor, weight: Tensor, bias: Tensor, quick: bool) -> Iterator[tuple[int, Tensor]]:
     dtype = torch.bfloat16 if quick else x.dtype
     x, weight, bias = (t.detach().to(dtype) for t in (x, weight, bias))
-    step = max(CHUNK_BYTES // (x.element_size() * len(weight)), 64)
+    step = max(CHUNK_BYTES // (x.element_size() * len(weight)), FEWEST)
     buffer = x.new_empty(min(step, len(x)), len(weight))
     for i in range(0, len(x), step):
         part = x[i : i + step]
@@ -129,9 +132,17 @@ def _kept(pattern: Pattern, value: np.ndarray | None, keep: np.ndarray, quick: b
     return out
 
 
+def _greater(low: Tensor) -> Choose:
+    # whether a pre-activation is above one number, or its latent's; in integers where all of these are positive
+    if low.dtype in BITS and low.device.type == "cpu" and bool((low >= 0).all()):
+        edge = low.view(BITS[low.dtype]).numpy()
+        return lambda pre, _: _bits(pre) > edge
+    return lambda pre, _: (pre > low).cpu().numpy()
+
+
 def _bits(pre: Tensor) -> np.ndarray:
     # as integers of the same width: those above zero are in the order of the floats, zero is 0 and all others negative
-    return pre.view(torch.int16 if pre.dtype == torch.bfloat16 else torch.int32).numpy()
+    return pre.view(BITS[pre.dtype]).numpy()
 
 
 def _bound(pre: Tensor, bits: np.ndarray, k: int) -> np.ndarray:
@@ -139,7 +150,7 @@ def _bound(pre: Tensor, bits: np.ndarray, k: int) -> np.ndarray:
     rows, columns = bits.shape
     groups = columns // GROUP
     if groups >= 2 * k:
-        whole = pre.view(torch.int16 if pre.dtype == torch.bfloat16 else torch.int32)[:, : groups * GROUP]
+        whole = pre.view(BITS[pre.dtype])[:, : groups * GROUP]
         top = whole.reshape(rows, GROUP, groups).amax(1).numpy()
         return np.partition(top, groups - k, axis=1)[:, groups - k]
     return np.partition(bits, columns - k, axis=1)[:, columns - k]

@@ -12,6 +12,9 @@ from lensing.dictionary.base import Dictionary
 from lensing.dictionary.configs import Recipe
 
 
+ROWS = 256
+
+
 def default_lr(width: int) -> float:
     """2e-4 / sqrt(width / 2**14), the field's rule for TopK with Adam (Gao et al. 2024)."""
     return 2e-4 / math.sqrt(width / 2**14)
@@ -37,7 +40,9 @@ def adam(dictionary: Dictionary, recipe: Recipe, lr: float) -> torch.optim.Adam:
 @torch.no_grad()
 def remove_parallel_(gradient: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "d_sae d_in"]) -> None:
     """Take from every row of the gradient its component along the (unit) row: Adam then turns, not stretches."""
-    gradient.addcmul_(directions, (gradient * directions).sum(1, keepdim=True), value=-1)
+    # in blocks that stay in a core's cache
+    for g, d in zip(gradient.split(ROWS), directions.split(ROWS), strict=True):
+        g.addcmul_(d, (g * d).sum(1, keepdim=True), value=-1)
 
 
 @torch.no_grad()
