@@ -37,7 +37,7 @@ def test_jsonl_round_trip(tmp_path, ending):
 @pytest.mark.parametrize(
     ("name", "content", "error", "words"),
     [
-        ("a.csv", b"x", UsageError, "neither .txt nor .jsonl"),
+        ("a.csv", b"x", UsageError, "no kind of file that is read: .txt, .jsonl, .parquet"),
         ("a.txt", b" \n\n ", UsageError, "holds no text"),
         ("a.txt", b"\xff\xfe\x00", FileFormatError, "not UTF-8 text"),
         ("a.txt.gz", b"no gzip", FileFormatError, "not a whole gzip file"),
