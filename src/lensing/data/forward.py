@@ -12,6 +12,7 @@ from torch import Tensor
 from lensing.errors import SiteError
 from lensing.model.run import Model
 from lensing.model.tokens import Tokens
+from lensing.shards import round_rows
 
 
 def group_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -52,7 +53,7 @@ def activations(
             # rows go to their piece's own place: their order does not depend on the grouping
             target = torch.from_numpy(np.concatenate([np.arange(ends[i - 1] if i else 0, ends[i]) for i in group]))
             for site in sites:
-                rows = cache[site][keep].flatten(1).to(dtype).cpu()
+                rows = round_rows(cache[site][keep].flatten(1), dtype).cpu()
                 if site not in out:
                     out[site] = torch.empty(int(ends[-1]), rows.shape[1], dtype=dtype)
                 out[site][target] = rows

@@ -82,6 +82,7 @@ def deal(
             yield {site: rows[:batch] for site, rows in whole.items()}
             held -= batch
             waiting = [{site: rows[batch:] for site, rows in whole.items()}] if held else []
+        del tensors  # or this pool would stay in memory until the one after the next
 
 
 def split_pieces(parents: np.ndarray, documents: int, seed: int, held_out: float) -> tuple[np.ndarray, np.ndarray, int]:
