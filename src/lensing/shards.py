@@ -136,7 +136,7 @@ def read_shard(path: str | Path) -> Shard:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def _in_order(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -57,16 +57,13 @@ def read_rows(path: Path, field: str) -> Iterator[Row]:
         raise UsageError(f"There is no file {path}. Give the path of a .txt or .jsonl file.")
     with ExitStack() as stack:
         file: Any = stack.enter_context(open(path, "rb"))
-        faults: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
         if path.suffix.lower() == ".gz":
             file = stack.enter_context(gzip.open(file))
         elif path.suffix.lower() == ".zst":
-            zstandard = optional("zstandard")
-            faults = (*faults, zstandard.ZstdError)
-            file = io.BufferedReader(_Zstd(file, lambda: zstandard.ZstdDecompressor().decompressobj()))
+            file = io.BufferedReader(_Zstd(file, optional("zstandard")))
         try:
             yield from READERS[kind](file, path, field)
-        except faults as error:
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             what = "gzip" if path.suffix.lower() == ".gz" else "zstd"
             raise FileFormatError(f"{path} is not a whole {what} file: {error}. Fetch it again.") from error
 
@@ -174,9 +171,9 @@ def _lines(file: BinaryIO) -> Iterator[tuple[str, str]]:
 class _Zstd(io.RawIOBase):
     """A zstd file as a stream of its contents; EOFError where it ends in the middle, which zstandard's own forgives."""
 
-    def __init__(self, file: BinaryIO, make: Callable[[], Any]) -> None:
-        self._file, self._make = file, make
-        self._frame: Any = make()
+    def __init__(self, file: BinaryIO, zstandard: Any) -> None:
+        self._file, self._library = file, zstandard
+        self._frame: Any = self._next_frame()
         self._begun, self._ready = False, memoryview(b"")
 
     def readable(self) -> bool:
@@ -186,14 +183,20 @@ class _Zstd(io.RawIOBase):
         while not self._ready:
             raw = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:
-                self._frame, self._begun = self._make(), False
+                self._frame, self._begun = self._next_frame(), False
             raw = raw or self._file.read(1 << 17)
             if not raw and self._begun:
                 raise EOFError("it ends before its end mark")
             if not raw:
                 return 0
             self._begun = True
-            self._ready = memoryview(self._frame.decompress(raw))
+            try:
+                self._ready = memoryview(self._frame.decompress(raw))
+            except self._library.ZstdError as error:
+                raise EOFError(str(error)) from error
         n = min(len(buffer), len(self._ready))
         buffer[:n], self._ready = self._ready[:n], self._ready[n:]
         return n
+
+    def _next_frame(self) -> Any:
+        return self._library.ZstdDecompressor().decompressobj()
