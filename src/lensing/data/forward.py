@@ -61,16 +61,16 @@ def activations(
 
 
 def row_widths(model: Model, sites: Sequence[str]) -> dict[str, int]:
-    """Length of a row at each site, found by running tokens; SiteError where it grows with the text (attention)."""
+    """Length of a row at each site, found by running tokens; SiteError where there is no row at each position."""
     token = model.bos_id if model.bos_id is not None else 0
     found: dict[str, int] = {}
     for length in (1, 2):
-        _, cache = model.run_with_cache([[token] * length], sites=sites, stop=True)
+        _, cache = model.run_with_cache([[token] * length] * 3, sites=sites, stop=True)
         for site in sites:
             here = cache[site]
-            width = here[0, 0].numel() if here.shape[:2] == (1, length) else -length
+            width = here[0, 0].numel() if here.shape[:2] == (3, length) else -length
             if found.setdefault(site, width) != width or width < 0:
-                raise SiteError(f"{site} has no row of fixed length at each position. Choose another site.")
+                raise SiteError(f"{site} has no row of one length for each position. Choose another site.")
     return found
 
 

@@ -61,6 +61,8 @@ def plan_harvest(
     skip_bad: bool,
 ) -> Plan:
     """Read the text and lay out every shard; the arguments are those of `harvest`."""
+    if model.edited:
+        raise UsageError("The model is under an edit, which a store cannot record. Harvest outside of model.edit.")
     names = [site.name for site in model.resolve_all(sites)]
     if not names:
         raise SiteError("A harvest needs at least one site. Give sites='mlp_out.2', say.")
