@@ -20,12 +20,14 @@ app = App(name="train", help="Train a dictionary on the activations of one site.
 class Run:
     """What to train on, how long, and where the dictionary goes."""
 
-    model: str
-    """A shipped model, a folder, or a hub id."""
-    site: str
-    """The site to read, such as resid_post.2; see lensing sites."""
     out: Path
     """The folder of the dictionary; a run that was stopped goes on from its checkpoint there."""
+    model: str | None = None
+    """A shipped model, a folder, or a hub id."""
+    site: str | None = None
+    """The site to read, such as resid_post.2; see lensing sites. Not needed where a store has one."""
+    store: Path | None = None
+    """Instead of a model and text: the folder that lensing harvest made."""
     text: Path | None = None
     """A file of documents: .txt (blank lines between them) or .jsonl (field "text"), also .gz."""
     sample: int | None = None
@@ -37,7 +39,7 @@ class Run:
     lr: float | None = None
     """Learning rate; chosen from the width if not given."""
     seed: int = 0
-    """Seed of the order of the text, of the weights and of sampling."""
+    """Seed of the weights, of the order of the text and of sampling; a store's order is its own."""
     allow_pickle: bool = False
     """Read weights from a pickle file, which can run code."""
     json: bool = False
@@ -61,6 +63,29 @@ for _name in ARCHITECTURES:
 
 
 def _train(config: Any, run: Run) -> None:
+    import lensing as ln
+
+    source = _live(run) if run.store is None else _stored(run)
+    dictionary = ln.train(source, config, tokens=run.tokens, batch=run.batch, lr=run.lr, seed=run.seed, out=run.out)
+    show(dictionary.report, lambda console: _draw(dictionary.report, run.out, console), as_json=run.json)
+
+
+def _stored(run: Run) -> Any:
+    if not (run.model is run.text is run.sample is None):
+        raise UsageError("There must be one source of activations. Give either --store, or --model with text.")
+    import lensing as ln
+
+    source = ln.open_store(run.store, sites=run.site)
+    if len(source.sites) != 1:
+        raise UsageError(f"{run.store} holds {len(source.sites)} sites. Give one, such as --site {source.sites[0]}.")
+    check_writable(run.out)
+    return source
+
+
+def _live(run: Run) -> Any:
+    if run.model is None or run.site is None:
+        missing = "--model" if run.model is None else "--site"
+        raise UsageError(f"There is no {missing}. Give --model and --site with text, or --store FOLDER.")
     if (run.text is None) == (run.sample is None):
         raise UsageError("There must be one source of text. Give either --text FILE or --sample TOKENS.")
     import lensing as ln
@@ -76,9 +101,7 @@ def _train(config: Any, run: Run) -> None:
     if run.sample is not None:
         documents = sample_documents(model, run.sample, seed=run.seed)
         corpus = f"{run.sample} tokens sampled from {model.name}, seed {run.seed}"
-    source = ln.live(model, documents, sites=run.site, seed=run.seed, corpus=corpus)
-    dictionary = ln.train(source, config, tokens=run.tokens, batch=run.batch, lr=run.lr, seed=run.seed, out=run.out)
-    show(dictionary.report, lambda console: _draw(dictionary.report, run.out, console), as_json=run.json)
+    return ln.live(model, documents, sites=run.site, seed=run.seed, corpus=corpus)
 
 
 def _draw(report: Any, out: Path, console: Any) -> None:

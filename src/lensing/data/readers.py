@@ -45,16 +45,22 @@ def endings() -> str:
     return f"{', '.join(f'.{kind}' for kind in READERS)} (the text ones also with .gz or .zst)"
 
 
-def read_rows(path: Path, field: str) -> Iterator[Row]:
-    """Yield the rows of a text file, read a little at a time.
-
-    Raises: UsageError: an ending without a reader, no such file, no such column. FileFormatError: a broken file.
-    """
+def find_reader(path: Path) -> Reader:
+    """Return the reader for a file; UsageError where no reader is for its ending, or there is no such file."""
     kind = ending(path)
     if kind is None:
         raise UsageError(f"{path} is no kind of file that is read: {endings()}. Convert it to one of these.")
     if not path.is_file():
         raise UsageError(f"There is no file {path}. Give the path of a .txt or .jsonl file.")
+    return READERS[kind]
+
+
+def read_rows(path: Path, field: str) -> Iterator[Row]:
+    """Yield the rows of a text file, read a little at a time.
+
+    Raises: UsageError: an ending without a reader, no such file, no such column. FileFormatError: a broken file.
+    """
+    read = find_reader(path)
     with ExitStack() as stack:
         file: Any = stack.enter_context(open(path, "rb"))
         if path.suffix.lower() == ".gz":
@@ -62,7 +68,7 @@ def read_rows(path: Path, field: str) -> Iterator[Row]:
         elif path.suffix.lower() == ".zst":
             file = io.BufferedReader(_Zstd(file, optional("zstandard")))
         try:
-            yield from READERS[kind](file, path, field)
+            yield from read(file, path, field)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             what = "gzip" if path.suffix.lower() == ".gz" else "zstd"
             raise FileFormatError(f"{path} is not a whole {what} file: {error}. Fetch it again.") from error

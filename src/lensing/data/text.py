@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from lensing.data.hub import dataset_rows, looks_like_dataset, saved_dataset
-from lensing.data.readers import Row, ending, endings, read_rows
+from lensing.data.readers import Row, ending, endings, find_reader, read_rows
 from lensing.errors import FileFormatError, UsageError
 from lensing.progress import Meter
 
@@ -122,6 +122,7 @@ def _parts(source: str, field: str) -> list[Part]:
         return [(str(file), partial(read_rows, file, field)) for file in files]
     if not path.exists() and looks_like_dataset(source):
         return [(source, partial(dataset_rows, source, field))]
+    find_reader(path)  # a wrong path is said at once
     return [(source, partial(read_rows, path, field))]
 
 
