@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 from lensing.model.run import Model
 
@@ -22,5 +23,10 @@ def tokenizer_digest(model: Model) -> str | None:
     if tokenizer is None:
         return None
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    definition = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    if backend is None:
+        definition = repr(sorted(tokenizer.get_vocab().items()))
+    else:
+        # how the last call padded and cut stands in it too
+        parts = {k: v for k, v in json.loads(backend.to_str()).items() if k not in ("padding", "truncation")}
+        definition = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(definition.encode()).hexdigest()[:16]
