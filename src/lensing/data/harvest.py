@@ -30,7 +30,7 @@ PART = ".part"  # ends the name of every file that is not whole yet
 
 def harvest(
     model: Model,
-    text: str | Path | Text | Sequence[str | Sequence[int]],
+    text: str | Path | Text | Iterable[str | Sequence[int]],
     *,
     sites: str | Sequence[str],
     out: str | Path,
@@ -72,7 +72,7 @@ def harvest(
         field=field, skip_bad=skip_bad,
     )  # fmt: skip
     begun = _begun(out, plan.manifest)
-    kept = _kept(out, plan.manifest) if begun else {}
+    kept = _kept(out, plan.manifest, quiet) if begun else {}
     missing = missing_shards(plan.manifest, kept)
     _refuse_without_room(out, plan.manifest, missing)
     if not begun:
@@ -156,15 +156,18 @@ def _begun(out: Path, manifest: Manifest) -> bool:
     return True
 
 
-def _kept(out: Path, manifest: Manifest) -> Found:
+def _kept(out: Path, manifest: Manifest, quiet: bool) -> Found:
     """Read what is there, and keep what is whole: its hashes and moments are needed at the end."""
     found: Found = {}
-    for what in manifest.folders:
-        stats = read_stats(out, manifest, what)
-        for number in range(len(manifest.shards)):
-            checked = check_shard(out, manifest, what, number, stats)
-            if not checked.fault:
-                found[what, number] = checked
+    total = len(manifest.folders) * len(manifest.shards)
+    with Meter("checking what is there", total=total, unit="files", quiet=quiet) as meter:
+        for what in manifest.folders:
+            stats = read_stats(out, manifest, what)
+            for number in range(len(manifest.shards)):
+                checked = check_shard(out, manifest, what, number, stats)
+                if not checked.fault:
+                    found[what, number] = checked
+                meter.advance()
     return found
 
 

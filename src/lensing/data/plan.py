@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Plan:
 
 def plan_harvest(
     model: Model,
-    text: str | Path | Text | Sequence[str | Sequence[int]],
+    text: str | Path | Text | Iterable[str | Sequence[int]],
     *,
     sites: str | Sequence[str],
     tokens: int | None,

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+SHOWN = 20  # files that are named
+
 
 def draw_store(facts: Mapping[str, Any], console: Console) -> None:
     """Print a store's sites, rows and size."""
@@ -36,7 +38,9 @@ def draw_verified(report: Mapping[str, Any], console: Console) -> None:
             f"All {report['files']:,} files of the {report['kind']} {report['folder']} are whole.", soft_wrap=True
         )
         return
-    for finding in report["findings"]:
+    for finding in report["findings"][:SHOWN]:
         console.print(f"{finding['file']}: {finding['fault']}", soft_wrap=True)
+    if len(report["findings"]) > SHOWN:
+        console.print(f"... and {len(report['findings']) - SHOWN:,} more; --json lists all.")
     of = f"{len(report['findings']):,} of {report['files']:,} files of the {report['kind']}"
     console.print(f"{of} {report['folder']} are not whole. {report['advice']}", soft_wrap=True)
