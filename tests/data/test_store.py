@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 
 import numpy as np
@@ -138,6 +140,17 @@ def test_the_reader_leaves_no_thread(stored):
     next(stream)
     stream.close()
     assert threading.active_count() == before
+
+
+def test_a_missing_or_cut_off_shard_is_named_when_it_is_read(stored, tmp_path):
+    acts = shutil.copytree(stored.folder, tmp_path / "acts")
+    hurt = acts / SITES[0] / "00003.safetensors"
+    os.truncate(hurt, 500)
+    for fault in ("is truncated", "is missing"):
+        with pytest.raises(FileFormatError, match=rf"00003\.safetensors {fault}.* Run the same harvest again"):
+            for _ in zip(ln.open_store(acts).batches(64), range(100), strict=False):
+                pass
+        hurt.unlink(missing_ok=True)
 
 
 def test_half_precision_is_the_rounded_full_one(stored, model, tmp_path):
