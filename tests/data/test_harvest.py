@@ -188,6 +188,9 @@ def test_a_shorter_context_cuts_documents(model, out):
     stored = ln.harvest(model, documents(), sites="embed", out=out, context=8, quiet=True)
     assert int(stored.tokens(0)["pos"].max()) == 7
     assert stored.manifest.context == 8
+    ours, theirs = (source.held_out_tokens(10**9) for source in (stored, ln.live(model, documents(), sites="embed")))
+    assert ours != theirs
+    assert ours == ln.live(model, documents(), sites="embed", context=8).held_out_tokens(10**9)
 
 
 def test_numbers_that_do_not_fit_are_refused(make_hf, out):

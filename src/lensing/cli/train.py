@@ -29,7 +29,7 @@ class Run:
     store: Path | None = None
     """Instead of a model and text: the folder that lensing harvest made."""
     text: Path | None = None
-    """A file of documents: .txt (blank lines between them) or .jsonl (field "text"), also .gz."""
+    """A file of documents: .txt (blank lines between them), .jsonl (field "text") or .parquet, also .gz or .zst."""
     sample: int | None = None
     """Instead of a file: this many tokens of text sampled from the model itself."""
     tokens: int | None = None

@@ -55,9 +55,9 @@ def harvest(
     tokens (None: the model's own) and permuted by `seed`; the last `held_out` share is never trained on. Special tokens
     get no rows unless `include_special`. Rows are rounded to `dtype` (bfloat16, float16, float32).
 
-    Training mixes about `shuffle_rows` rows at a time (None: 131,072, or what fits in 512 MB as float32). A shard has
-    about `shard_rows` rows, of whole pieces (None: as many as are mixed, at most 1 GB over all sites). `ln.live` with
-    the same settings gives the same rows in the same order.
+    Training mixes about `shuffle_rows` rows at a time (None: 131,072, or what fits in 512 MB as float32 at the widest
+    site). A shard has about `shard_rows` rows, of whole pieces (None: as many as are mixed, at most 1 GB over all
+    sites). `ln.live` with the same settings gives the same rows in the same order; its own default counts all sites.
 
     The same call again continues where it was stopped, keeps what is whole and makes the rest anew, byte for byte.
 

@@ -28,6 +28,7 @@ def live(
     batch_tokens: int = 4096,
     shuffle_rows: int | None = None,
     shard_rows: int | None = None,
+    context: int | None = None,
     held_out: float = 0.05,
     seed: int = 0,
     corpus: str | None = None,
@@ -37,12 +38,14 @@ def live(
     One forward pass of about `batch_tokens` tokens serves all sites and ends after the deepest one. Documents are
     permuted by `seed`; the last `held_out` share of them is never trained on. Rows of about `shuffle_rows` positions
     (None: 131,072, or what fits in 512 MB) are mixed at a time. `corpus` names the text in the statistics (None: a
-    hash of it). Documents longer than the context are cut into pieces. A store harvested with the same documents, seed,
-    held-out share, `shuffle_rows` and `shard_rows` gives the same rows in the same order.
+    hash of it). Documents longer than `context` (None: the model's own) are cut into pieces.
+
+    A store harvested with the same documents, seed, held-out share, context, `batch_tokens`, `shuffle_rows` and
+    `shard_rows` gives the same rows in the same order, in float32 to the last bit.
     """
     return LiveSource(
         model, documents, sites=[sites] if isinstance(sites, str) else list(sites), batch_tokens=batch_tokens,
-        shuffle_rows=shuffle_rows, shard_rows=shard_rows, held_out=held_out, seed=seed, corpus=corpus,
+        shuffle_rows=shuffle_rows, shard_rows=shard_rows, context=context, held_out=held_out, seed=seed, corpus=corpus,
     )  # fmt: skip
 
 
@@ -62,6 +65,7 @@ class LiveSource(Rows):
         batch_tokens: int = 4096,
         shuffle_rows: int | None = None,
         shard_rows: int | None = None,
+        context: int | None = None,
         held_out: float = 0.05,
         seed: int = 0,
         corpus: str | None = None,
@@ -73,7 +77,7 @@ class LiveSource(Rows):
             raise SiteError("A source needs at least one site. Give sites='mlp_out.2', say.")
         if not 0 <= held_out < 1:
             raise UsageError(f"The held-out share is {held_out}. Give a number from 0 to below 1.")
-        self._pieces = read_pieces(model, documents)
+        self._pieces = read_pieces(model, documents, context=context)
         self.documents = self._pieces.documents
         self._train, self._held, n = split_pieces(self._pieces.parents, self.documents, seed, held_out)
         self.held_out_documents = n
