@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lensing.data.text import read_documents, sample_documents
-from lensing.errors import FileFormatError, UsageError
+from lensing.data.readers import READERS, Row
+from lensing.data.text import Text, read_documents, sample_documents
+from lensing.errors import FileFormatError, UnknownNameError, UsageError
 
 
 def test_txt_is_parted_at_blank_lines(tmp_path):
@@ -37,7 +39,7 @@ def test_jsonl_round_trip(tmp_path, ending):
 @pytest.mark.parametrize(
     ("name", "content", "error", "words"),
     [
-        ("a.csv", b"x", UsageError, "neither .txt nor .jsonl"),
+        ("a.csv", b"x", UsageError, "no kind of file that is read: .txt, .jsonl, .parquet"),
         ("a.txt", b" \n\n ", UsageError, "holds no text"),
         ("a.txt", b"\xff\xfe\x00", FileFormatError, "not UTF-8 text"),
         ("a.txt.gz", b"no gzip", FileFormatError, "not a whole gzip file"),
@@ -97,3 +99,106 @@ def test_a_real_model_writes_documents_of_its_own(model):
     assert not any(model.bos_id in d[1:] or set(model.eos_ids) & set(d) for d in documents)
     assert documents == sample_documents(model, 60, seed=3)
     assert documents != sample_documents(model, 60, seed=4)
+
+
+def table(path, texts):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs lensing[text]")
+    parquet.write_table(__import__("pyarrow").table({"id": range(len(texts)), "body": texts}), path)
+    return path
+
+
+def test_parquet_gives_the_named_column(tmp_path):
+    file = table(tmp_path / "a.parquet", ["one", "", "two\n\nlines", "three"])
+    assert read_documents(file, field="body") == ["one", "two\n\nlines", "three"]
+    with pytest.raises(UnknownNameError, match=r"no column named 'text'\. .*a\.parquet has: id, body"):
+        read_documents(file)
+    with pytest.raises(FileFormatError, match="line 1 has no text in 'id': int there"):
+        read_documents(file, field="id")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(FileFormatError, match="not a whole parquet file"):
+        read_documents(file, field="body")
+
+
+def test_zstd_is_read_and_a_cut_off_file_is_not(tmp_path):
+    zstandard = pytest.importorskip("zstandard", reason="needs lensing[text]")
+    raw = b"".join(zstandard.ZstdCompressor().compress(part) for part in (b"one\n\ntw" * 9000, b"o\n\nthree"))
+    file = tmp_path / "a.txt.zst"
+    file.write_bytes(raw)
+    assert read_documents(file)[-2:] == ["two", "three"]
+    for broken in (raw[:-3], raw[: len(raw) // 2], b"no zstd at all"):
+        file.write_bytes(broken)
+        with pytest.raises(FileFormatError, match="is not a whole zstd file"):
+            read_documents(file)
+
+
+def test_a_folder_is_read_in_the_order_of_names(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "2.jsonl").write_text('{"text": "two"}')
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one"))
+    (tmp_path / "c.txt").write_text("three")
+    (tmp_path / "README.md").write_text("not text to read")
+    (tmp_path / ".hidden.txt").write_text("nor this")
+    assert read_documents(tmp_path) == ["one", "two", "three"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no file that is read"):
+        read_documents(tmp_path / "empty")
+
+
+def test_unusable_rows_are_counted_and_left_out_only_by_choice(tmp_path):
+    lines = [b'{"text": "a"}', b'{"text": 3}', b"\xff\xfe", b"not json", b'{"text": "b\\u0000"}', b"[" * 100_000, b"\0"]
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"\n".join(lines))
+    with pytest.raises(FileFormatError, match=r"a\.jsonl, line 2 has no text field.*So are 4 of the next 5 rows"):
+        read_documents(file)
+    text = Text(file, skip_bad=True)
+    assert list(text) == ["a", "b\0"]
+    assert text.skipped == 5
+    assert list(text) == ["a", "b\0"]
+    assert text.skipped == 5, "counted anew at each reading"
+
+
+def test_a_bad_line_spoils_its_own_document_only(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"\xef\xbb\xbfone\n\ntwo\ncaf\xe9 latin\nstill two\n\n\nthree")
+    with pytest.raises(FileFormatError, match=r"line 4 is not UTF-8 text: .* Correct it, or leave such rows out"):
+        read_documents(file)
+    assert read_documents(file, skip_bad=True) == ["one", "three"]
+    file.write_bytes("one".encode("utf-16"))
+    with pytest.raises(FileFormatError, match="line 1 is binary: not UTF-8 text"):
+        read_documents(file)
+    with pytest.raises(UsageError, match=r"holds no text \(1 rows that cannot be used were left out\)"):
+        read_documents(file, skip_bad=True)
+
+
+def test_a_reader_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(READERS, "_items", dict(READERS._items))
+    READERS.register("csv")(lambda file, path, field: (Row(n, row.decode()) for n, row in enumerate(file, start=1)))
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"x\ny\n"))
+    assert read_documents(tmp_path / "a.csv.gz") == ["x", "y"]
+
+
+@pytest.mark.parametrize("module", ["zstandard", "pyarrow.parquet", "datasets"])
+def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path, monkeypatch, module):
+    name = {"zstandard": "a.txt.zst", "pyarrow.parquet": "a.parquet", "datasets": "someone/corpus"}[module]
+    if module != "datasets":
+        name = tmp_path / name
+        name.write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, module, None)
+    extra = "hub" if module == "datasets" else "text"
+    with pytest.raises(UsageError, match=rf"is not installed\. Install it with: pip install 'lensing\[{extra}\]'"):
+        read_documents(name)
+
+
+def test_saved_datasets(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs lensing[hub]")
+    one = datasets.Dataset.from_dict({"body": ["one", "two", None]})
+    one.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": one.select([0]), "test": one}).save_to_disk(tmp_path / "many")
+    assert read_documents(tmp_path / "one", field="body", skip_bad=True) == ["one", "two"]
+    assert read_documents(tmp_path / "many", field="body") == ["one"]
+    with pytest.raises(FileFormatError, match="one, line 3 has no text in 'body': nothing there"):
+        read_documents(tmp_path / "one", field="body")
+    with pytest.raises(UnknownNameError, match="one has: body"):
+        read_documents(tmp_path / "one")
+    with pytest.raises(UsageError, match=r"The dataset someone/corpus cannot be opened: .*check its name and the net"):
+        read_documents("someone/corpus")

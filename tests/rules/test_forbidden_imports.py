@@ -37,3 +37,10 @@ def test_libraries_stay_at_home(path):
         if f"{name}.".startswith(f"{library}.") and not any(here == home or here.startswith(home) for home in homes)
     ]
     assert not strays
+
+
+def test_bytes_of_shards_stay_in_one_file():
+    readers = [
+        path.name for path in (SOURCE / "data").rglob("*.py") for _, name in imports(path) if "safetensors" in name
+    ]
+    assert not readers, "lensing.shards reads and writes them"

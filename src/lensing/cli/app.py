@@ -13,6 +13,11 @@ from lensing.cli.show import console
 COMMANDS = {
     "walk": ("lensing.cli.walk:walk", "Walk one sentence through a model, from tokens to what stays dark."),
     "steer": ("lensing.cli.steer:steer", "Turn one latent up or down and watch the model's words change."),
+    "harvest": (
+        "lensing.cli.harvest:harvest",
+        "Store the activations of a model reading text, to train on and to look at.",
+    ),
+    "verify": ("lensing.cli.harvest:verify", "Check every file of a store or a dictionary, and say what to do."),
     "train": ("lensing.cli.train:app", "Train a dictionary on the activations of one site."),
     "sites": ("lensing.cli.models:sites", "List the sites of a model that can be read and edited."),
     "doctor": ("lensing.cli.models:doctor", "Say what is installed, what is shipped, and whether anything is amiss."),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from lensing.cli.show import show
-from lensing.dictionary.configs import ARCHITECTURES
+from lensing.dictionary.configs import ARCHITECTURES, JOIN
 from lensing.errors import UsageError
 from lensing.files import check_writable
 
@@ -20,18 +20,21 @@ app = App(name="train", help="Train a dictionary on the activations of one site.
 class Run:
     """What to train on, how long, and where the dictionary goes."""
 
-    model: str
+    out: Path
+    """The folder of the dictionary; a run that was stopped goes on from its checkpoint there."""
+    model: str | None = None
     """A shipped model, a folder, or a hub id."""
-    site: str
-    """The site to read, such as resid_post.2 (see lensing sites); several joined by + make a crosscoder."""
+    site: str | None = None
+    """The site to read, such as resid_post.2 (see lensing sites); several joined by + make a crosscoder. Not needed where
+    a store has one site."""
     target: str | None = None
     """The site to write, for a transcoder, such as mlp_out.2 from mlp_in.2; the site that is read, if not given."""
     skip: bool = False
     """Let a linear map go round the transcoder's latents."""
-    out: Path
-    """The folder of the dictionary; a run that was stopped goes on from its checkpoint there."""
+    store: Path | None = None
+    """Instead of a model and text: the folder that lensing harvest made."""
     text: Path | None = None
-    """A file of documents: .txt (blank lines between them) or .jsonl (field "text"), also .gz."""
+    """A file of documents: .txt (blank lines between them), .jsonl (field "text") or .parquet, also .gz or .zst."""
     sample: int | None = None
     """Instead of a file: this many tokens of text sampled from the model itself."""
     tokens: int | None = None
@@ -43,7 +46,7 @@ class Run:
     ema: float | None = None
     """Keep the running mean of the weights with this memory, such as 0.999; the last weights if not given."""
     seed: int = 0
-    """Seed of the order of the text, of the weights and of sampling."""
+    """Seed of the weights, of the order of the text and of sampling; a store's order is its own."""
     allow_pickle: bool = False
     """Read weights from a pickle file, which can run code."""
     json: bool = False
@@ -67,6 +70,33 @@ for _name in ARCHITECTURES:
 
 
 def _train(config: Any, run: Run) -> None:
+    import lensing as ln
+
+    source, site, target = _live(run) if run.store is None else _stored(run)
+    dictionary = ln.train(
+        source, config, site=site, target=target, skip=run.skip, tokens=run.tokens, batch=run.batch, lr=run.lr,
+        ema=run.ema, seed=run.seed, out=run.out,
+    )  # fmt: skip
+    show(dictionary.report, lambda console: _draw(dictionary.report, run.out, console), as_json=run.json)
+
+
+def _stored(run: Run) -> tuple[Any, str, str | None]:
+    if not (run.model is run.text is run.sample is None):
+        raise UsageError("There must be one source of activations. Give either --store, or --model with text.")
+    import lensing as ln
+
+    names = [name for joined in (run.site, run.target) if joined is not None for name in joined.split(JOIN)]
+    source = ln.open_store(run.store, sites=list(dict.fromkeys(names)) or None)
+    if run.site is None and len(source.sites) != 1:
+        raise UsageError(f"{run.store} holds {len(source.sites)} sites. Give one, such as --site {source.sites[0]}.")
+    check_writable(run.out)
+    return source, run.site or source.sites[0], run.target
+
+
+def _live(run: Run) -> tuple[Any, str, str | None]:
+    if run.model is None or run.site is None:
+        missing = "--model" if run.model is None else "--site"
+        raise UsageError(f"There is no {missing}. Give --model and --site with text, or --store FOLDER.")
     if (run.text is None) == (run.sample is None):
         raise UsageError("There must be one source of text. Give either --text FILE or --sample TOKENS.")
     import lensing as ln
@@ -75,24 +105,24 @@ def _train(config: Any, run: Run) -> None:
     # The text is read before the model is loaded: a wrong path should be said at once.
     documents, corpus = (read_documents(run.text), run.text.name) if run.text is not None else ([], "")
     model = ln.load_model(run.model, allow_pickle=run.allow_pickle)
-    sites = []
-    for flag, names in (("site", run.site), ("target", run.target)):
-        for name in names.split("+") if names is not None else ():
-            if len(found := model.resolve_all(name)) != 1:
-                raise UsageError(f"--{flag} {name} means {len(found)} sites. Give one, such as {found[0]}.")
-            sites.append(found[0].name)
+    site = _sites(model, "site", run.site)
+    target = _sites(model, "target", run.target) if run.target is not None else None
     # Sampling takes minutes: a folder that cannot be written should be said before it.
     check_writable(run.out)
     if run.sample is not None:
         documents = sample_documents(model, run.sample, seed=run.seed)
         corpus = f"{run.sample} tokens sampled from {model.name}, seed {run.seed}"
-    source = ln.live(model, documents, sites=list(dict.fromkeys(sites)), seed=run.seed, corpus=corpus)
-    read = len(run.site.split("+"))
-    dictionary = ln.train(
-        source, config, site="+".join(sites[:read]), target="+".join(sites[read:]) or None, skip=run.skip,
-        tokens=run.tokens, batch=run.batch, lr=run.lr, ema=run.ema, seed=run.seed, out=run.out,
-    )  # fmt: skip
-    show(dictionary.report, lambda console: _draw(dictionary.report, run.out, console), as_json=run.json)
+    names = [*site.split(JOIN), *(target or site).split(JOIN)]
+    return ln.live(model, documents, sites=list(dict.fromkeys(names)), seed=run.seed, corpus=corpus), site, target
+
+
+def _sites(model: Any, flag: str, joined: str) -> str:
+    names = []
+    for name in joined.split(JOIN):
+        if len(found := model.resolve_all(name)) != 1:
+            raise UsageError(f"--{flag} {name} means {len(found)} sites. Give one, such as {found[0]}.")
+        names.append(found[0].name)
+    return JOIN.join(names)
 
 
 def _draw(report: Any, out: Path, console: Any) -> None:

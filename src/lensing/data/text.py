@@ -1,45 +1,75 @@
-"""Documents of text: read from a file, or sampled from the model itself."""
+"""Documents of text: from a file, a folder of files or a dataset, or sampled from the model itself."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
-from lensing.errors import FileFormatError, UsageError, suggest
+from lensing.data.hub import dataset_rows, looks_like_dataset, saved_dataset
+from lensing.data.readers import Row, ending, endings, find_reader, read_rows
+from lensing.errors import FileFormatError, UsageError
 from lensing.progress import Meter
 
 if TYPE_CHECKING:
     from lensing.model.run import Model
 
 ROWS = 128  # documents sampled at once, at most
+LOOKED_AT = 100_000  # rows after a bad one in which more are counted
 LONGEST = 1024  # tokens of a sampled document, for models whose context is longer
 
 
-def read_documents(path: str | Path, *, field: str = "text") -> list[str]:
-    """Return the documents of a text file, in its order, empty ones left out.
+@final
+class Text:
+    """Documents of a file, of a folder of files, or of a dataset; read a little at a time, each time from the start.
 
-    `.txt`: blank lines part the documents; without any the whole file is one. `.jsonl`: one object a line, its `field`.
-    Either may be gzipped (`.gz`).
-
-    Raises: UsageError: no such file, another ending, or no document in it. FileFormatError: not UTF-8, a broken gzip,
-    or a line that is not an object with that field.
+    `source` is a file that ends in .txt (blank lines part the documents; without any it is one), .jsonl (one object a
+    line, its `field`) or .parquet (its column `field`), the first two also in .gz or .zst; a folder of such files, read
+    in the order of their names; a folder that `datasets` saved; or a dataset of the Hugging Face hub, `owner/name`
+    (`owner/name:split` where the split is not `train`). Empty documents are left out. A row that cannot be used (no
+    text there, not UTF-8, not JSON) is refused by file and line, or with `skip_bad` left out and counted in `skipped`.
     """
-    path = Path(path)
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if kind not in ("txt", "jsonl"):
-        raise UsageError(f"{path} is neither .txt nor .jsonl (nor one of them with .gz). Convert it to one of these.")
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}. Give the path of a .txt or .jsonl file.")
-    text = _read(path)
-    found = _lines(text, path, field) if kind == "jsonl" else re.split(r"\n(?:[^\S\n]*\n)+", text)
-    documents = [stripped for document in found if (stripped := document.strip())]
-    if not documents:
-        raise UsageError(f"{path} holds no text. Give a file with at least one document.")
-    return documents
+
+    def __init__(self, source: str | Path, *, field: str = "text", skip_bad: bool = False) -> None:
+        self.source, self.field, self.skip_bad = str(source), field, skip_bad
+        self.skipped = 0
+        self._parts = _parts(self.source, field)
+
+    @property
+    def name(self) -> str:
+        """What the text is called in records: the file's or folder's own name, or the dataset's id."""
+        return Path(self.source).resolve().name if Path(self.source).exists() else self.source
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the documents.
+
+        Raises: FileFormatError: a broken file, or a row that cannot be used. UsageError: there is no document at all,
+        or no such column.
+        """
+        self.skipped = found = 0
+        for where, open_rows in self._parts:
+            rows = open_rows()
+            for row in rows:
+                if row.fault and not self.skip_bad:
+                    raise _refusal(where, row, rows)
+                self.skipped += bool(row.fault)
+                if text := row.text.strip():
+                    found += 1
+                    yield text
+        if not found:
+            bad = f" ({self.skipped} rows that cannot be used were left out)" if self.skipped else ""
+            raise UsageError(f"{self.source} holds no text{bad}. Give a file with at least one document.")
+
+
+def read_documents(path: str | Path, *, field: str = "text", skip_bad: bool = False) -> list[str]:
+    """Return the documents of a file of text, in its order; the other sources, `field` and `skip_bad` are as in `Text`.
+
+    Raises: UsageError: no such file, another ending, no such column, or no document in it. FileFormatError: a broken
+    file, or a row that cannot be used.
+    """
+    return list(Text(path, field=field, skip_bad=skip_bad))
 
 
 def sample_documents(model: Model, n_tokens: int, *, seed: int = 0) -> list[list[int]]:
@@ -78,28 +108,29 @@ def sample_documents(model: Model, n_tokens: int, *, seed: int = 0) -> list[list
     return documents
 
 
-def _read(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw).decode("utf-8")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FileFormatError(f"{path} is not a whole gzip file: {error}. Fetch it again.") from error
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}. Convert it.") from error
+Part = tuple[str, Callable[[], Iterator[Row]]]  # a file's (or dataset's) name, and its rows from the start
 
 
-def _lines(text: str, path: Path, field: str) -> list[str]:
-    found = []
-    # Not splitlines(): JSON strings may hold U+2028 and other characters that it takes for line ends.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise FileFormatError(f"{path}, line {number} is not JSON: {error.msg}. Correct that line.") from error
-        if not isinstance(record, dict) or not isinstance(record.get(field), str):
-            names = list(record) if isinstance(record, dict) else []
-            raise FileFormatError(f"{path}, line {number} has no text field {field!r}. {suggest(field, names)}")
-        found.append(record[field])
-    return found
+def _parts(source: str, field: str) -> list[Part]:
+    path = Path(source).expanduser()
+    if path.is_dir() and saved_dataset(path):
+        return [(source, partial(dataset_rows, source, field))]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and ending(p) and not p.name.startswith("."))
+        if not files:
+            raise UsageError(f"{source} holds no file that is read: {endings()}. Give a file or another folder.")
+        return [(str(file), partial(read_rows, file, field)) for file in files]
+    if not path.exists() and looks_like_dataset(source):
+        return [(source, partial(dataset_rows, source, field))]
+    find_reader(path)  # a wrong path is said at once
+    return [(source, partial(read_rows, path, field))]
+
+
+def _refusal(where: str, first: Row, rows: Iterator[Row]) -> FileFormatError:
+    """The first bad row, and how many there are of those that follow it."""
+    after = [bool(row.fault) for row in islice(rows, LOOKED_AT)]
+    of = f" So are {sum(after):,} of the next {len(after):,} rows." if any(after) else ""
+    fault = first.fault if first.fault.endswith(("?", ".")) else f"{first.fault}."
+    return FileFormatError(
+        f"{where}, line {first.line} {fault}{of} Correct it, or leave such rows out with skip_bad=True (--skip-bad)."
+    )

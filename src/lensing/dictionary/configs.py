@@ -13,6 +13,7 @@ from lensing.registry import Registry
 C = TypeVar("C", bound=type)
 
 ARCHITECTURES: Registry[Any] = Registry("architecture")
+JOIN = "+"  # resid_post.1+resid_post.2: the vectors of both sites end to end, for a crosscoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import lensing.dictionary.batchtopk
 import lensing.dictionary.topk  # noqa: F401  (both register their class)
 from lensing.config import from_mapping
 from lensing.dictionary.base import FORMAT, FORMAT_VERSION, Dictionary, config_class, new_dictionary
+from lensing.dictionary.configs import JOIN
 from lensing.dictionary.statistics import FACTS, TENSORS, Sample, Statistics
 from lensing.errors import (
     DictionaryError,
@@ -59,7 +60,7 @@ def check_fits(dictionary: Dictionary, model: Any, site: str | None = None) -> N
     if dictionary.target is not None:
         wanted.append((dictionary.target, "writes", dictionary.d_out))
     for names, does, width in wanted:
-        found = sum(site_width(model, name) for name in names.split("+"))
+        found = sum(site_width(model, name) for name in names.split(JOIN))
         if found != width:
             raise DictionaryError(
                 f"{dictionary.id or 'The dictionary'} {does} vectors of {width} numbers, but {names} of "

@@ -213,6 +213,11 @@ class Model:
             self._known[site] = (resolved, self.adapter.place(resolved))
         return self._known[site]
 
+    @property
+    def edited(self) -> bool:
+        """Whether edits of this thread are in force."""
+        return bool(self._placed_edits())
+
     # runs -----------------------------------------------------------------------------------------------------------
 
     def run_with_cache(

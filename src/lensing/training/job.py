@@ -12,9 +12,8 @@ from torch import Tensor
 
 from lensing.config import to_mapping
 from lensing.data.rows import Rows
+from lensing.dictionary.configs import JOIN
 from lensing.errors import SiteError, UsageError
-
-JOIN = "+"  # resid_post.1+resid_post.2: the vectors of both end to end, for a crosscoder
 
 
 @dataclass(frozen=True, kw_only=True)

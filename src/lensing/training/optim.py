@@ -11,7 +11,6 @@ from torch import Tensor
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.configs import Recipe
 
-
 ROWS = 256
 
 

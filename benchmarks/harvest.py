@@ -1,0 +1,166 @@
+"""What does a store cost: memory that grows with the text, time beside the plain forward pass, time of a training step?
+
+Each line is a ratio:
+  memory    peak memory of a harvest of ten times the tokens over that of one time, in processes of their own; beside it
+            the growth in bytes for each byte stored (limit 1.1: a harvest of any length fits where a short one does)
+  forward   tokens a second of a whole harvest (plan, rounding, statistics, hashing, disk) over those of the plain
+            forward passes that stop after the same site, on the same groups of documents (limit 0.8)
+  reading   share of a training step that waits for the store (limit 0.1)
+
+    python benchmarks/harvest.py            200,000 tokens and 2,000,000; about fifteen minutes on one core
+    python benchmarks/harvest.py --quick    4,000 tokens and 40,000; limits are not judged
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lensing as ln
+from lensing.config import versions
+from lensing.data.forward import group_by_length
+from lensing.data.pieces import read_pieces
+from lensing.data.rows import Rows
+from lensing.data.store import Store
+
+SITES, LENGTH = ["mlp_out.2", "resid_post.4"], 128
+LIMITS = {"memory": 1.1, "forward": 0.8, "reading": 0.1}
+TIMES = 3
+
+
+def documents(tokens: int) -> Iterator[list[int]]:
+    """Random documents of the shipped model's words, made one at a time: not the text but its handling is measured."""
+    draw = np.random.default_rng(0)
+    for _ in range(-(-tokens // LENGTH)):
+        yield draw.integers(4, 1000, size=int(draw.integers(LENGTH // 2, 3 * LENGTH // 2))).tolist()
+
+
+def harvest(tokens: int, out: Path, shard_rows: int) -> Store:
+    """Store about `tokens` rows of two sites of the shipped model."""
+    model = ln.load_model("almanac", device="cpu")
+    return ln.harvest(
+        model, documents(tokens), sites=SITES, out=out, shuffle_rows=shard_rows, shard_rows=shard_rows, quiet=True
+    )
+
+
+def peak_bytes(tokens: int, out: Path, shard_rows: int) -> int:
+    """Harvest in a process of its own and return its largest resident size."""
+    call = [sys.executable, __file__, "--child", str(tokens), str(out), str(shard_rows)]
+    return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+
+
+def child(tokens: int, out: Path, shard_rows: int) -> None:
+    """Harvest, and print the largest resident size of this process in bytes."""
+    torch.set_num_threads(1)
+    harvest(tokens, out, shard_rows)
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def memory(tokens: int, work: Path) -> dict[str, float]:
+    """Peak memory at ten times the tokens over that at one time."""
+    shard_rows = tokens // 2
+    one, ten = (peak_bytes(n, work / f"memory{n}", shard_rows) for n in (tokens, 10 * tokens))
+    stored = [ln.open_store(work / f"memory{n}").to_json()["bytes"] for n in (tokens, 10 * tokens)]
+    return {"ratio": ten / one, "one_mb": one / 1e6, "ten_mb": ten / 1e6,
+            "growth_a_byte_stored": (ten - one) / (stored[1] - stored[0])}  # fmt: skip
+
+
+def forward(tokens: int, work: Path) -> dict[str, float]:
+    """Tokens a second of a harvest over those of the forward pass alone; the best of several of each, by turns."""
+    model, best = ln.load_model("almanac", device="cpu"), {"harvest": 1e9, "forward": 1e9}
+    pieces = read_pieces(model, documents(tokens))
+    groups = [[pieces[i].tolist() for i in group] for group in group_by_length(list(map(len, pieces)), 4096)]
+    prompts = [model.encode(group) for group in groups]
+    rows = 0
+    for turn in range(TIMES):
+        began = time.perf_counter()
+        with torch.no_grad():
+            for prompt in prompts:
+                model.run_with_cache(prompt, sites=SITES, stop=True)
+        best["forward"] = min(best["forward"], time.perf_counter() - began)
+        began = time.perf_counter()
+        store = ln.harvest(model, documents(tokens), sites=SITES, out=work / f"forward{turn}", quiet=True)
+        best["harvest"] = min(best["harvest"], time.perf_counter() - began)
+        rows = sum(store.manifest.shards)
+    return {"ratio": best["forward"] / best["harvest"], "harvest_tokens_s": rows / best["harvest"],
+            "forward_tokens_s": rows / best["forward"]}  # fmt: skip
+
+
+class Timed(Rows):
+    """A source that counts the seconds in which training waits for it."""
+
+    def __init__(self, source: Rows) -> None:
+        self.source, self.waited = source, 0.0
+        self.corpus, self.model_name, self.sites = source.corpus, source.model_name, source.sites
+        self.documents, self.held_out_documents = source.documents, source.held_out_documents
+
+    @property
+    def rows(self) -> int:
+        """Training rows of one epoch."""
+        return self.source.rows
+
+    def batches(self, batch: int, *, start: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the source's batches."""
+        stream = self.source.batches(batch, start=start)
+        while True:
+            began = time.perf_counter()
+            rows = next(stream)
+            self.waited += time.perf_counter() - began
+            yield rows
+
+    def held_out(self, max_rows: int) -> Iterator[dict[str, Any]]:
+        """Yield the source's held-out rows."""
+        return self.source.held_out(max_rows)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The source's."""
+        return self.source.fingerprint()
+
+
+def reading(tokens: int, work: Path) -> dict[str, float]:
+    """Share of training that waits for the store."""
+    store = harvest(tokens, work / "reading", tokens // 4)
+    source = Timed(store.select(SITES[0]))
+    next(source.batches(64))  # the first read of a file is the disk's, not the reader's
+    source.waited = 0.0
+    sae = ln.train(source, ln.TopK(width=1024, k=16), tokens=2 * tokens, batch=min(2048, tokens // 8), quiet=True)
+    return {"ratio": source.waited / sae.report.seconds, "waited_s": source.waited, "train_s": sae.report.seconds}
+
+
+def main() -> int:
+    """Print a line for each question; return 1 when a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a fiftieth of the tokens, limits not judged")
+    parser.add_argument("--out", type=Path, help="also write the numbers as JSON to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tokens, found, missed = 4_000 if options.quick else 200_000, {}, False
+    with tempfile.TemporaryDirectory() as folder:
+        for name, measure in {"memory": memory, "forward": forward, "reading": reading}.items():
+            found[name] = measure(tokens, Path(folder))
+            ratio, limit = found[name]["ratio"], LIMITS[name]
+            missed |= ratio < limit if name == "forward" else ratio > limit
+            more = ", ".join(f"{key} {value:,.4g}" for key, value in found[name].items() if key != "ratio")
+            print(f"{name:8} {ratio:6.3f}, limit {limit}   ({more})", flush=True)
+    if options.out is not None:
+        options.out.write_text(json.dumps({"tokens": tokens, "measured": found, "versions": versions()}, indent=1))
+    return int(missed and not options.quick)
+
+
+if __name__ == "__main__":
+    if "--child" in sys.argv:
+        child(int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    else:
+        sys.exit(main())
