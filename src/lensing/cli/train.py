@@ -25,8 +25,8 @@ class Run:
     model: str | None = None
     """A shipped model, a folder, or a hub id."""
     site: str | None = None
-    """The site to read, such as resid_post.2 (see lensing sites); several joined by + make a crosscoder. Not needed where
-    a store has one site."""
+    """The site to read, such as resid_post.2 (see lensing sites), or the one of a store; several joined by + make a
+    crosscoder."""
     target: str | None = None
     """The site to write, for a transcoder, such as mlp_out.2 from mlp_in.2; the site that is read, if not given."""
     skip: bool = False
