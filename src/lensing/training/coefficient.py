@@ -23,7 +23,9 @@ class Coefficient:
         self.ramp = max(round(getattr(config, "ramp", 0.0) * steps), 1)
         self.target = config.l0 if getattr(config, "is_steered", False) else None
         given = getattr(config, "sparsity", None)
-        self.first = given if given is not None else FIRST * power / max(self.target or 1.0, 1.0)
+        self.first = given or 0.0
+        if self.target is not None:
+            self.first = FIRST * power / max(self.target, 1.0)
         self.moved = 0.0  # log of the coefficient over its first value
         self.gain, self.ahead = RANGE / max(PATIENCE * steps, 1.0), AHEAD * steps
         self.log_l0, self.trend = math.nan, 0.0
