@@ -3,8 +3,8 @@
 Job: batches of 4,096 rows of a sparse mixture, 16 latents per input dimension, k = 32 (L1 and JumpReLU: an L0 near
 50), every tool's own step with its loss, backward, clipping, optimiser and statistics; no model, no reader. Every tool
 runs in an interpreter of its own, the runs take turns, and figures are CPU seconds a step: the median of the runs'
-medians. "share" is the time of one bfloat16 encoder product and one selection, measured in the same run, over that of the step.
-Memory is the peak above the process's size after imports and data.
+medians. "share" is the time of one bfloat16 encoder product and one selection, measured in the same run, over the
+step's. Memory is the peak above the process's size after imports and data.
 
     python benchmarks/train_vs_peers.py --saelens PYTHON --sparsify PYTHON --dictionary-learning PYTHON
     python benchmarks/train_vs_peers.py --sizes 256 --runs 1      ours alone, quickly
