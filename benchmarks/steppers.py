@@ -6,6 +6,9 @@ name is `<tool> <architecture>`, with `bf16` for the tool's autocast and `AuxK` 
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +106,11 @@ def _saelens(kind: str, d_in: int, d_sae: int, rows: Tensor) -> Step:
     cls, config = made[kind.split()[0]]
     sae = cls(config())
     settings = SAETrainerConfig(
-        total_training_samples=STEPS * len(rows), train_batch_size_samples=len(rows), lr=LR, autocast="bf16" in kind
+        total_training_samples=STEPS * len(rows),
+        train_batch_size_samples=len(rows),
+        lr=LR,
+        lr_end=LR,
+        autocast="bf16" in kind,
     )
     trainer = SAETrainer(cfg=settings, sae=sae, data_provider=iter([rows]))
 
@@ -145,6 +152,10 @@ def _sparsify(kind: str, d_in: int, d_sae: int, rows: Tensor) -> Step:
 
 
 def _dictionary_learning(kind: str, d_in: int, d_sae: int, rows: Tensor) -> Step:
+    # its package imports nnsight, which its trainers do not use and which may be missing
+    if importlib.util.find_spec("nnsight") is None:
+        sys.modules["nnsight"] = types.ModuleType("nnsight")
+        sys.modules["nnsight"].LanguageModel = object
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
     from dictionary_learning.trainers.jumprelu import JumpReluTrainer
     from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKTrainer
