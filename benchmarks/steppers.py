@@ -153,7 +153,7 @@ def _sparsify(kind: str, d_in: int, d_sae: int, rows: Tensor) -> Step:
 
 def _dictionary_learning(kind: str, d_in: int, d_sae: int, rows: Tensor) -> Step:
     # its package imports nnsight, which its trainers do not use and which may be missing
-    if importlib.util.find_spec("nnsight") is None:
+    if "nnsight" not in sys.modules and importlib.util.find_spec("nnsight") is None:
         sys.modules["nnsight"] = types.ModuleType("nnsight")
         sys.modules["nnsight"].LanguageModel = object
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
