@@ -14,6 +14,7 @@ COMMANDS = {
     "walk": ("lensing.cli.walk:walk", "Walk one sentence through a model, from tokens to what stays dark."),
     "steer": ("lensing.cli.steer:steer", "Turn one latent up or down and watch the model's words change."),
     "train": ("lensing.cli.train:app", "Train a dictionary on the activations of one site."),
+    "convert": ("lensing.cli.convert:convert", "Write a dictionary of one tool in the files of another."),
     "sites": ("lensing.cli.models:sites", "List the sites of a model that can be read and edited."),
     "doctor": ("lensing.cli.models:doctor", "Say what is installed, what is shipped, and whether anything is amiss."),
     "world": ("lensing.cli.world:app", "Look at the invented world that the shipped model learnt."),
