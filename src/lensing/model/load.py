@@ -240,10 +240,11 @@ def fetch_files(repo: str, choose: Callable[[list[str]], list[str]]) -> Path:
     Without a network only what was fetched before is looked at. UnknownNameError for a repository that is not there,
     LensingError in one sentence where the hub cannot be reached or does not give a file.
     """
-    import httpx
     import huggingface_hub as hub
     from huggingface_hub import constants, errors
 
+    # The library that the hub's client speaks with differs from version to version; its own error is one of that's.
+    network: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
     offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
     try:
         if offline:
@@ -261,7 +262,7 @@ def fetch_files(repo: str, choose: Callable[[list[str]], list[str]]) -> Path:
             f"{repo} was not fetched before, and the hub cannot be reached. Fetch it where there is a network, or give "
             "a folder."
         ) from error
-    except (httpx.HTTPError, OSError) as error:  # the hub's own errors are of both kinds
+    except network as error:
         raise LensingError(
             f"The hub does not give {repo}: {_first_line(error)}. Try again, or give a folder."
         ) from error

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import httpx
 import huggingface_hub
 import numpy as np
 import pytest
 from dictionary.formats.making import weights
+from huggingface_hub import constants, errors
 
 from lensing.dictionary.formats import hub
 from lensing.dictionary.formats.hub import Place, choose_files, find_place, releases
@@ -112,27 +112,27 @@ def test_a_release_is_fetched_and_read(repository: Path, tmp_path: Path, monkeyp
     files = sorted(p.relative_to(repository).as_posix() for p in repository.rglob("*.npz"))
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: [*files, "README.md"])
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(load, "_reachable", lambda endpoint: True)
     name = "gemma-scope-2b-pt-mlp-canonical/layer_20/width_16k/canonical"
     sae = load_dictionary(name)
     assert (sae.id, sae.site, sae.model_name) == (name, "mlp_out.20", "google/gemma-2-2b")
     assert asked == [("google/gemma-scope-2b-pt-mlp", "layer_20/width_16k/average_l0_71/params.npz")]
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, local_files_only: str(fetched))
     assert load_dictionary(name).site == "mlp_out.20"
 
 
 def test_failures_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     name = "gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
     with pytest.raises(LensingError, match="was not fetched before, and the hub cannot be reached"):
         load_dictionary(name)
 
     def fail(repo: str) -> None:
-        raise httpx.ConnectError("500 of the server\nand more")
+        raise errors.HfHubHTTPError.__bases__[0]("500 of the server\nand more")
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(load, "_reachable", lambda endpoint: True)
     monkeypatch.setattr(huggingface_hub, "list_repo_files", fail)
     with pytest.raises(
