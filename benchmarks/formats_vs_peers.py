@@ -156,10 +156,11 @@ def run(python: str, script: str, *arguments: object) -> None:
         sys.exit(f"{python} failed:\n{done.stderr[-3000:]}")
 
 
-def differences(sae: Dictionary, x: torch.Tensor, found: dict[str, torch.Tensor]) -> tuple[float, float]:
-    """Largest |difference| of codes, in units of what a latent writes, and of rebuilt vectors."""
+def differences(sae: Dictionary, x: torch.Tensor, found: dict[str, torch.Tensor]) -> tuple[float, float, float]:
+    """Largest |difference| of codes, in units of what a latent writes, and of rebuilt vectors; the peer's mean L0."""
     codes = sae.encode(x).dense() * sae.W_dec.norm(dim=1) - found["codes"] * found["lengths"]
-    return float(codes.abs().max()), float((sae.reconstruct(x) - found["rebuilt"]).abs().max())
+    rebuilt, l0 = sae.reconstruct(x) - found["rebuilt"], (found["codes"] > 0).sum(1).double().mean()
+    return float(codes.abs().max()), float(rebuilt.abs().max()), float(l0)
 
 
 def compare(peer: str, python: str, folder: Path) -> bool:
@@ -176,9 +177,9 @@ def compare(peer: str, python: str, folder: Path) -> bool:
         run(python, SCRIPTS[peer], "write", kind, place, folder / "x.safetensors", folder / "out.safetensors")
         sae = ln.load_dictionary(place, allow_pickle=True)
         results.append(("is read by us", kind, differences(sae, x, load_file(folder / "out.safetensors"))))
-    for direction, name, (codes, rebuilt) in results:
-        fine = fine and max(codes, rebuilt) < LIMIT
-        print(f"{peer:20} {direction:14} {name:26} {codes:10.1e} {rebuilt:10.1e}")
+    for direction, name, (codes, rebuilt, l0) in results:
+        fine = fine and max(codes, rebuilt) < LIMIT and l0 > 0
+        print(f"{peer:20} {direction:14} {name:26} {codes:10.1e} {rebuilt:10.1e} {l0:6.1f}")
     return fine
 
 
@@ -188,7 +189,8 @@ def main() -> None:
     for peer in THEIRS:
         parser.add_argument(f"--{peer.replace('_', '-')}", help=f"a Python in which {peer} is installed")
     given = {peer: python for peer, python in vars(parser.parse_args()).items() if python}
-    print(f"{'peer':20} {'direction':14} {'dictionary':26} {'codes':>10} {'rebuilt':>10}   (largest |difference|)")
+    head = f"{'peer':20} {'direction':14} {'dictionary':26} {'codes':>10} {'rebuilt':>10} {'L0':>6}"
+    print(f"{head}   (codes, rebuilt: largest |difference|)")
     fine = True
     for peer, python in given.items():
         with tempfile.TemporaryDirectory() as folder:
