@@ -1,15 +1,12 @@
-"""Read a dictionary: a shipped id or a folder, safetensors only unless pickles are allowed by name."""
+"""Read a dictionary: a shipped id, a folder or a hub id; safetensors only unless pickles are allowed by name."""
 
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 import lensing.dictionary.batchtopk
@@ -17,35 +14,37 @@ import lensing.dictionary.topk  # noqa: F401  (both register their class)
 from lensing.config import from_mapping
 from lensing.dictionary.base import FORMAT, FORMAT_VERSION, Dictionary, config_class, new_dictionary
 from lensing.dictionary.configs import JOIN
+from lensing.dictionary.formats.hub import fetch_dictionary
+from lensing.dictionary.formats.table import OURS, find_format, read_foreign
 from lensing.dictionary.statistics import FACTS, TENSORS, Sample, Statistics
-from lensing.errors import (
-    DictionaryError,
-    FileFormatError,
-    SiteError,
-    UnknownNameError,
-    UnsafeFileError,
-)
+from lensing.dictionary.tensors import PICKLES, read_tensors, refuse_pickle, unpickle
+from lensing.errors import DictionaryError, FileFormatError, SiteError, UnknownNameError
 from lensing.files import sha256
 from lensing.registry import shipped_dictionaries
 
-PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
+def load_dictionary(
+    name: str | Path, *, model: Any = None, allow_pickle: bool = False, format: str | None = None
+) -> Dictionary:
+    """Load a dictionary by shipped id (`almanac/mlp_out.2/w1024`), from a folder of ours or of another tool, or from
+    the hub (`gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71`, or `owner/repository/folder`).
 
-def load_dictionary(name: str | Path, *, model: Any = None, allow_pickle: bool = False) -> Dictionary:
-    """Load a dictionary by shipped id (`almanac/mlp_out.2/w1024`) or from a folder; with `model`, check that it fits.
-
-    A folder with its weights in a pickle is refused unless `allow_pickle`; unknown names, corrupt files and
-    dictionaries of another width than the model's site each have their own error.
+    The format is found by the files' names unless `format` names it; with `model`, it is checked that it fits. A
+    pickle is refused unless `allow_pickle`; unknown names, corrupt files, what cannot be expressed and dictionaries of
+    another width than the model's site each have their own error.
     """
-    shipped = shipped_dictionaries()
-    folder = shipped.get(str(name), Path(name))
-    if not folder.exists():
-        raise UnknownNameError("dictionary", str(name), shipped)
-    if folder.is_file():
-        folder = folder.parent if folder.name in ("config.json", "weights.safetensors") else folder
-    dictionary = _read(folder, allow_pickle)
-    if str(name) in shipped:
-        dictionary.id = str(name)
+    shipped, text = shipped_dictionaries(), str(name)
+    local = shipped.get(text, Path(name).expanduser())
+    path = local if local.exists() else fetch_dictionary(text, shipped)
+    if path.is_file() and path.name in ("config.json", "weights.safetensors"):
+        path = path.parent
+    foreign = format or (None if (path / "weights.safetensors").is_file() else find_format(path))
+    if foreign in (None, OURS):
+        dictionary = _read(path, allow_pickle)
+    else:
+        dictionary = read_foreign(path, foreign, allow_pickle=allow_pickle)
+    if text in shipped or path is not local:
+        dictionary.id = text
     if model is not None:
         check_fits(dictionary, model)
     return dictionary
@@ -83,20 +82,16 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
     if folder.is_file() or not weights.exists():
         pickles = [folder] if folder.is_file() else sorted(folder.iterdir())
         pickles = [path for path in pickles if path.suffix in PICKLES]
-        if pickles and not allow_pickle:
-            raise UnsafeFileError(
-                f"{pickles[0]} is a pickle, which can run code when it is read. "
-                "Convert it to safetensors, or pass --allow-pickle if you trust where it comes from."
-            )
-        if pickles:
-            weights, folder = pickles[0], pickles[0].parent
-        else:
+        if not pickles:
             raise DictionaryError(
-                f"{folder} holds no weights.safetensors. Give a folder that lensing saved a dictionary in."
+                f"{folder} holds no weights.safetensors, nor the files of another tool. "
+                "Give a folder that holds a dictionary."
             )
+        refuse_pickle(pickles[0], allow_pickle)
+        weights, folder = pickles[0], pickles[0].parent
     record = _config(folder / "config.json")
     _check_hashes(folder, record)
-    tensors = _unpickle(weights) if weights.suffix in PICKLES else read_tensors(weights)
+    tensors = unpickle(weights, allow_pickle=allow_pickle) if weights.suffix in PICKLES else read_tensors(weights)
     try:
         config = from_mapping(config_class(record["architecture"]), record["config"])
         wiring: dict[str, Any] = {"target": None, "d_out": None, "skip": False, "parts": [], **record.get("wiring", {})}
@@ -145,32 +140,6 @@ def _check_hashes(folder: Path, record: dict[str, Any]) -> None:
             raise FileFormatError(
                 f"{path} is truncated or corrupt: its hash is not the recorded one. Fetch or save it again."
             )
-
-
-def read_tensors(path: Path, names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-    """Read a safetensors file, all of it or the given names; truncated or corrupt files are FileFormatError."""
-    try:
-        tensors = load_file(str(path))
-    except FileNotFoundError as error:
-        raise FileFormatError(f"{path} is missing. Fetch or save the dictionary again.") from error
-    except (SafetensorError, ValueError) as error:
-        raise FileFormatError(f"{path} is truncated or corrupt: {error}. Fetch or save it again.") from error
-    if names is None:
-        return tensors
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise FileFormatError(f"{path} lacks {', '.join(missing)}. Fetch or save it again.")
-    return {name: tensors[name] for name in names}
-
-
-def _unpickle(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise FileFormatError(f"{path} is truncated or corrupt: {error}. Fetch or save it again.") from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise FileFormatError(f"{path} does not hold a table of named tensors. Save the dictionary as safetensors.")
-    return tensors
 
 
 def _fill(dictionary: Dictionary, tensors: dict[str, Tensor], path: Path) -> None:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import torch
 
-from lensing.errors import FileFormatError, ModelError, UnknownNameError, UnsafeFileError, UsageError, suggest
+from lensing.errors import (
+    FileFormatError,
+    LensingError,
+    ModelError,
+    UnknownNameError,
+    UnsafeFileError,
+    UsageError,
+    suggest,
+)
 from lensing.model.create import quiet, untrained
 from lensing.model.run import Model
 from lensing.registry import revisions, shipped_models
@@ -223,6 +232,41 @@ def _hub(name: str, revision: str | None, shipped: list[str]) -> str:
         raise UnknownNameError("model", name, shipped, near or "Give a folder or a hub id.") from error
     # Without a network everything else must come from the same snapshot, without a question to the hub.
     return str(Path(config).parent) if offline else name
+
+
+def fetch_files(repo: str, choose: Callable[[list[str]], list[str]]) -> Path:
+    """Fetch from a hub repository the files that `choose` picks from the list of all, and return their root folder.
+
+    Without a network only what was fetched before is looked at. UnknownNameError for a repository that is not there,
+    LensingError in one sentence where the hub cannot be reached or does not give a file.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub import constants, errors
+
+    # The library that the hub's client speaks with differs from version to version; its own error is one of that's.
+    network: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
+    offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
+    try:
+        if offline:
+            root = Path(hub.snapshot_download(repo, local_files_only=True))
+            choose(sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()))
+            return root
+        chosen = choose(list(hub.list_repo_files(repo)))
+        paths = [Path(hub.hf_hub_download(repo, name)) for name in chosen]
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        gated = isinstance(error, errors.GatedRepoError)
+        why = "The hub asks you to accept its terms first." if gated else "Nor is there such a folder here."
+        raise UnknownNameError("repository on the hub", repo, [], why) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise LensingError(
+            f"{repo} was not fetched before, and the hub cannot be reached. Fetch it where there is a network, or give "
+            "a folder."
+        ) from error
+    except network as error:
+        raise LensingError(
+            f"The hub does not give {repo}: {_first_line(error)}. Try again, or give a folder."
+        ) from error
+    return paths[0].parents[chosen[0].count("/")]
 
 
 def _reachable(endpoint: str) -> bool:
