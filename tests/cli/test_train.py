@@ -67,6 +67,11 @@ def test_the_report_for_a_person(arguments, tmp_path, capsys):
     assert str(tmp_path / "out") in shown.replace("\n", "")
 
 
+def test_an_l0_that_was_not_reached_is_said(arguments, capsys):
+    assert main(["train", "relu", "--l0", "1", *arguments[2:], "--tokens", "128"]) == 0
+    assert "L0 was to reach 1 and did not in 2 steps" in capsys.readouterr().out
+
+
 def test_on_text_of_the_models_own(arguments, tmp_path, capsys):
     place = arguments.index("--text")
     arguments[place : place + 2] = ["--sample", "800"]

@@ -13,6 +13,8 @@ from lensing.dictionary.configs import ARCHITECTURES, JOIN
 from lensing.errors import UsageError
 from lensing.files import check_writable
 
+MISSED = 0.2  # share by which an L0 that was asked for may be missed without a word
+
 app = App(name="train", help="Train a dictionary on the activations of one site.", group_parameters=Group("Options"))
 
 
@@ -77,7 +79,7 @@ def _train(config: Any, run: Run) -> None:
         source, config, site=site, target=target, skip=run.skip, tokens=run.tokens, batch=run.batch, lr=run.lr,
         ema=run.ema, seed=run.seed, out=run.out,
     )  # fmt: skip
-    show(dictionary.report, lambda console: _draw(dictionary.report, run.out, console), as_json=run.json)
+    show(dictionary.report, lambda console: _draw(config, dictionary.report, run.out, console), as_json=run.json)
 
 
 def _stored(run: Run) -> tuple[Any, str, str | None]:
@@ -125,10 +127,13 @@ def _sites(model: Any, flag: str, joined: str) -> str:
     return JOIN.join(names)
 
 
-def _draw(report: Any, out: Path, console: Any) -> None:
+def _draw(config: Any, report: Any, out: Path, console: Any) -> None:
     facts = report.to_json()
     for name in ("tokens", "steps", "seconds", "fvu", "l0", "dead_share"):
         value = facts[name]
         shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
         console.print(f"{name.replace('_', ' '):12}{shown}")
+    aim = getattr(config, "l0", None)
+    if aim is not None and abs(report.l0 - aim) > MISSED * aim:
+        console.print(f"L0 was to reach {aim:g} and did not in {report.steps:,} steps. Train on more tokens.")
     console.print(f"The dictionary is in {out}.")
