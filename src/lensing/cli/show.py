@@ -36,6 +36,11 @@ def show(result: Result, draw: Callable[[Console], None], *, as_json: bool) -> N
     sys.stdout.flush()
 
 
+def is_main() -> bool:
+    """Whether this process is the only one, or the first of those that torchrun started: it alone prints results."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def console() -> Console:
     """Return a console of at most 100 columns, and of exactly 100 where the output is not a terminal."""
     from rich.console import Console

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from lensing.cli.show import show
+from lensing.cli.show import is_main, show
 from lensing.dictionary.configs import ARCHITECTURES, JOIN
 from lensing.errors import UsageError
 from lensing.files import check_writable
@@ -49,6 +49,9 @@ class Run:
     """Keep the running mean of the weights with this memory, such as 0.999; the last weights if not given."""
     seed: int = 0
     """Seed of the weights, of the order of the text and of sampling; a store's order is its own."""
+    tp: int = 1
+    """Under torchrun: how many processes hold the latents of the dictionary, each some of them; the others share the
+    rows of each batch."""
     allow_pickle: bool = False
     """Read weights from a pickle file, which can run code."""
     json: bool = False
@@ -77,9 +80,10 @@ def _train(config: Any, run: Run) -> None:
     source, site, target = _live(run) if run.store is None else _stored(run)
     dictionary = ln.train(
         source, config, site=site, target=target, skip=run.skip, tokens=run.tokens, batch=run.batch, lr=run.lr,
-        ema=run.ema, seed=run.seed, out=run.out,
+        ema=run.ema, seed=run.seed, out=run.out, tp=run.tp,
     )  # fmt: skip
-    show(dictionary.report, lambda console: _draw(config, dictionary.report, run.out, console), as_json=run.json)
+    if is_main():
+        show(dictionary.report, lambda console: _draw(config, dictionary.report, run.out, console), as_json=run.json)
 
 
 def _stored(run: Run) -> tuple[Any, str, str | None]:

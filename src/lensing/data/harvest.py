@@ -6,18 +6,22 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from lensing.config import write_run
 from lensing.data.check import Checked, agree, check_shard, first_not_finite, stats_record
+from lensing.data.claims import Claims
 from lensing.data.forward import activations
 from lensing.data.manifest import NAME, STATS, TOKENS, Manifest, differences, read_manifest, read_stats
 from lensing.data.moments import Moments
 from lensing.data.plan import Plan, plan_harvest
 from lensing.data.store import Store
 from lensing.data.text import Text
+from lensing.dist import join_world
 from lensing.errors import Interrupted, LensingError, TrainingError, UsageError
 from lensing.files import check_writable, explained, write_json
 from lensing.model.run import Model
@@ -60,28 +64,37 @@ def harvest(
     sites). `ln.live` with the same settings gives the same rows in the same order; its own default counts all sites.
 
     The same call again continues where it was stopped, keeps what is whole and makes the rest anew, byte for byte.
+    Under torchrun the processes share the work, and those that live make what a killed one left.
 
     Raises: LensingError: the disk has too little room for it. UsageError: the folder holds another harvest, the text is
     too short or unusable. Interrupted: on Ctrl-C; nothing is lost but the shard at work.
     """
-    out = Path(out)
-    check_writable(out)
+    out, everyone = Path(out), join_world().everyone
+    everyone.share(lambda: check_writable(out))
     plan = plan_harvest(
         model, text, sites=sites, tokens=tokens, dtype=dtype, seed=seed, held_out=held_out, context=context,
         batch_tokens=batch_tokens, shuffle_rows=shuffle_rows, shard_rows=shard_rows, include_special=include_special,
         field=field, skip_bad=skip_bad,
     )  # fmt: skip
-    begun = _begun(out, plan.manifest)
-    kept = _kept(out, plan.manifest, quiet) if begun else {}
-    missing = missing_shards(plan.manifest, kept)
-    _refuse_without_room(out, plan.manifest, missing)
-    if not begun:
-        plan.manifest.write(out)
-        write_run(out, what="harvest", setting=plan.manifest.to_json())
-    _sweep(out, plan.manifest)
-    written = kept | _make(model, plan, out, missing, quiet)
-    _finish(out, plan.manifest, written)
+    kept, missing = everyone.share(lambda: _prepare(out, plan.manifest, quiet))
+    if everyone.size == 1:
+        _finish(out, plan.manifest, kept | _make(model, plan, out, missing, quiet))
+    else:
+        _make_together(model, plan, out, kept, missing, quiet or everyone.rank > 0)
     return Store(out)
+
+
+def _prepare(out: Path, manifest: Manifest, quiet: bool) -> tuple[Found, dict[int, list[str]]]:
+    """Look at the folder, begin it if it is new, and return what is there and what is missing."""
+    begun = _begun(out, manifest)
+    kept = _kept(out, manifest, quiet) if begun else {}
+    missing = missing_shards(manifest, kept)
+    _refuse_without_room(out, manifest, missing)
+    if not begun:
+        manifest.write(out)
+        write_run(out, what="harvest", setting=manifest.to_json())
+    _sweep(out, manifest)
+    return kept, missing
 
 
 def missing_shards(manifest: Manifest, kept: Iterable[tuple[str, int]]) -> dict[int, list[str]]:
@@ -125,6 +138,63 @@ def _make(model: Model, plan: Plan, out: Path, missing: Mapping[int, list[str]],
         except KeyboardInterrupt as error:
             raise Interrupted(f"Stopped; finished shards are in {out}. Run the same command to continue.") from error
     return written
+
+
+def _make_together(
+    model: Model, plan: Plan, out: Path, kept: Found, missing: Mapping[int, list[str]], quiet: bool
+) -> None:
+    """Make what is missing together with other processes; of those that live at the end the first one finishes.
+
+    After the start nobody waits for a certain process: what a killed one claimed, another makes.
+    """
+    shards = plan.manifest.shards
+    end = len(shards)  # the number under which finishing is claimed
+    meter = Meter("harvesting (this process)", total=None, unit="tokens", quiet=quiet)
+    with ThreadPoolExecutor(1) as disk, Claims(out) as claims, meter:
+        try:
+            waiting: Future[None] | None = None
+            for number in claims.take(missing):
+                if number is None:
+                    if waiting is not None:
+                        waiting.result()  # or nobody would hear that the disk refused
+                    continue
+                made = make_shard(model, plan, number, missing[number])
+                if waiting is not None:
+                    waiting.result()
+                waiting = disk.submit(_write_and_note, out, plan, number, made, claims)
+                del made
+                meter.advance(shards[number], f"shard {number + 1} of {end}")
+            for turn in claims.take([end]):
+                if turn is None:
+                    continue
+                written: Found = {}
+                for number in missing:
+                    written |= _noted(claims.record(number))
+                _finish(out, plan.manifest, kept | written)
+                claims.made(end, {})
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"Stopped; finished shards are in {out}. Run the same command to continue.") from error
+    if claims.clear():
+        _sweep(out, plan.manifest)  # what killed processes left half-written
+
+
+def _write_and_note(
+    out: Path, plan: Plan, number: int, made: Mapping[str, Mapping[str, Tensor]], claims: Claims
+) -> None:
+    claims.made(number, {
+        what: [found.sha256, None if (m := found.moments) is None else [m.n, m.mean.tolist(), m.scatter.tolist()]]
+        for (what, _), found in _write(out, plan, number, made).items()
+    } | {"number": number})  # fmt: skip
+
+
+def _noted(record: dict[str, Any]) -> Found:
+    number = record.pop("number")
+    return {
+        (what, number): Checked("", sha256, None if m is None else Moments(m[0], *(
+            torch.tensor(values, dtype=torch.float64) for values in m[1:]
+        )))
+        for what, (sha256, m) in record.items()
+    }  # fmt: skip
 
 
 def _write(out: Path, plan: Plan, number: int, made: Mapping[str, Mapping[str, Tensor]]) -> Found:
@@ -187,7 +257,7 @@ def _sweep(out: Path, manifest: Manifest) -> None:
     for folder in (out, *(out / name for name in manifest.folders.values())):
         for path in folder.glob(f".*{PART}"):
             with explained(path):
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _finish(out: Path, manifest: Manifest, written: Found) -> None:

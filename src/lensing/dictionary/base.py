@@ -17,6 +17,7 @@ from lensing.dictionary.codes import Codes
 from lensing.dictionary.configs import ARCHITECTURES
 from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
 from lensing.dictionary.statistics import Sample, Statistics
+from lensing.dist import ALONE, World
 from lensing.errors import DictionaryError
 from lensing.files import atomic_file, explained, sha256, write_json
 from lensing.registry import Registry
@@ -41,6 +42,7 @@ class Dictionary(nn.Module, abc.ABC):
     architecture: ClassVar[str]
     centres: ClassVar[bool] = True  # whether an autoencoder subtracts b_dec before it encodes
     whole_batch: ClassVar[bool] = False  # whether a row's latents in training depend on the other rows
+    splits: ClassVar[bool] = False  # whether its choice is right where each process holds some of the latents only
 
     def __init__(
         self, config: Any, d_in: int, *, d_out: int | None = None, skip: bool = False, parts: tuple[int, ...] = (),
@@ -60,6 +62,7 @@ class Dictionary(nn.Module, abc.ABC):
         self.report: Any = None  # set by training: lensing.training.report.TrainReport
         self.stored_dtype = torch.float32
         self.quick = False  # while training, look for the active latents with bfloat16 products
+        self.world: World = ALONE  # while training: who holds the other latents, and reads the other rows
         directions = torch.randn(config.width, d_in, generator=torch.Generator().manual_seed(seed))
         directions /= directions.norm(dim=1, keepdim=True)
         # latents are rows here too: sparse gradients touch whole rows
@@ -141,7 +144,7 @@ class Dictionary(nn.Module, abc.ABC):
 
     def centre(self, rows: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_in"]:
         """What the encoder reads: x - b_dec, or x itself where this dictionary does not subtract it."""
-        return rows - self.b_dec if self.centred else rows
+        return rows - self.world.latents.enter(self.b_dec) if self.centred else rows
 
     def encode(self, x: Float[Tensor, "*leading d_in"]) -> Codes:
         """Sparse activations of the rows of x; differentiable where x or the weights ask for gradients."""
@@ -166,7 +169,11 @@ class Dictionary(nn.Module, abc.ABC):
                 "Decode with the dictionary that encoded."
             )
         value = codes.value.to(self.W_dec.dtype)
-        return (sparse_mix(value, self.W_dec, codes.pattern) + self.b_dec).view(*codes.leading, self.d_out)
+        return (self.mixed(value, codes.pattern) + self.b_dec).view(*codes.leading, self.d_out)
+
+    def mixed(self, value: Float[Tensor, " nnz"], pattern: Pattern) -> Float[Tensor, "rows d_out"]:
+        """The sum of the active latents' directions, over all processes that hold some of them."""
+        return self.world.latents.leave(sparse_mix(value, self.W_dec, pattern))
 
     def skipped(self, x: Float[Tensor, "*leading d_in"]) -> Float[Tensor, "*leading d_out"] | float:
         """What goes round the latents: x W_skip, or 0 without a skip connection."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from lensing.dictionary.base import CLASSES, Dictionary
 from lensing.dictionary.kernels import Pattern
 from lensing.dictionary.select import batch_top_pattern, pattern_above
+from lensing.dictionary.spread import Edge
 
 SETTLE = 0.01  # step of the threshold's running mean (Bussmann et al. 2024; SAELens takes the same step)
 
@@ -24,6 +25,7 @@ class _BatchTopK(Dictionary):
     """
 
     whole_batch: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
 
     def __init__(self, config: Any, d_in: int, **wiring: Any) -> None:
         super().__init__(config, d_in, **wiring)
@@ -40,7 +42,10 @@ class _BatchTopK(Dictionary):
         """The k times rows largest positive pre-activations of the batch; moves the threshold towards its edge."""
         settled = float(self.threshold)
         guess = 0.9 * settled if settled > 0 else None
-        pattern, least = batch_top_pattern(centred, self.encoder, self.b_enc, self.k, guess, quick=self.quick)
+        edge = Edge(self.world) if self.world.team.size > 1 else None
+        pattern, least = batch_top_pattern(
+            centred, self.encoder, self.b_enc, self.k, guess, quick=self.quick, edge=edge
+        )
         self.threshold.fill_(least if settled < 0 else settled + SETTLE * (least - settled))
         return pattern
 

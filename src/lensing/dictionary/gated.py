@@ -18,6 +18,7 @@ class GatedDictionary(Dictionary):
     """A latent is active where pi = (x - b_dec) W_enc + b_enc > 0, as max((pi - b_enc) exp(r_mag) + b_mag, 0)."""
 
     architecture: ClassVar[str] = "gated"
+    splits: ClassVar[bool] = True
 
     def __init__(self, config: Any, d_in: int, **wiring: Any) -> None:
         super().__init__(config, d_in, **wiring)

@@ -22,6 +22,7 @@ class JumpReLUDictionary(Dictionary):
     """
 
     architecture: ClassVar[str] = "jumprelu"
+    splits: ClassVar[bool] = True
 
     def __init__(self, config: Any, d_in: int, **wiring: Any) -> None:
         super().__init__(config, d_in, **wiring)

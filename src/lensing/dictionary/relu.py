@@ -17,6 +17,7 @@ class ReLUDictionary(Dictionary):
     """A dictionary of rectified latents (Bricken et al. 2023; Conerly et al. 2024): x is not centred first."""
 
     architecture: ClassVar[str] = "relu"
+    splits: ClassVar[bool] = True
     centres: ClassVar[bool] = False
 
     def active(self, centred: Float[Tensor, "rows d_in"]) -> Pattern:

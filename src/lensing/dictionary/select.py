@@ -8,6 +8,7 @@ and partitioned are integers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,24 +62,31 @@ def pattern_above(
 
 def batch_top_pattern(
     x: Float[Tensor, "rows d_in"], weight: Float[Tensor, "d_sae d_in"], bias: Float[Tensor, " d_sae"], k: int,
-    guess: float | None = None, *, quick: bool = False,
+    guess: float | None = None, *, quick: bool = False, edge: Any = None,
 ) -> tuple[Pattern, float]:  # fmt: skip
     """The k times rows largest positive pre-activations of the whole batch, and the smallest one kept (0: none).
 
-    `guess` is a value that is probably a little below that smallest one (last batch's, say): it only saves time.
+    `guess` is a value that is probably a little below that smallest one (last batch's, say): it only saves time. `edge`
+    (lensing.dictionary.spread.Edge) decides where the batch is dealt out over several processes.
     """
     quick = quick and x.device.type == "cpu" and x.dtype == torch.float32
-    wanted = k * len(x)
+    wanted = k * (len(x) if edge is None else edge.rows(len(x)))
     floor = max(guess, 0.0) if guess is not None else _guess(x, weight, bias, k)
+    if edge is not None:
+        floor = edge.lowest(floor)
     while True:
         low = torch.tensor(floor * SLACK, dtype=torch.bfloat16) if quick else torch.tensor(floor, dtype=x.dtype)
         found, value = _candidates(x, weight, bias, _greater(low.to(x.device)), quick)
         if quick:
             found = _kept(found, value, value > floor, quick)
             value = found.pre.numpy() if found.pre is not None else value
-        if len(value) >= wanted or floor <= 0.0:
+        there = len(value) if edge is None else edge.total(len(value))
+        if there >= wanted or floor <= 0.0:
             break
-        floor = max(0.9 * floor - 1e-3, 0.0) if len(value) >= 0.8 * wanted else 0.0
+        floor = max(0.9 * floor - 1e-3, 0.0) if there >= 0.8 * wanted else 0.0
+    if edge is not None:
+        keep, lowest = edge.keep(found, value, wanted)
+        return _kept(found, value if quick else None, keep, quick), lowest
     keep = np.ones(len(value), dtype=bool)
     if len(value) > wanted:
         least = np.partition(value, len(value) - wanted)[len(value) - wanted]

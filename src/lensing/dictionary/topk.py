@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lensing.dictionary.base import CLASSES, Dictionary
 from lensing.dictionary.kernels import Pattern
-from lensing.dictionary.select import top_pattern
+from lensing.dictionary.spread import top_of_all
 
 
 @CLASSES.register("topk")
@@ -21,6 +21,7 @@ class TopKDictionary(Dictionary):
     """
 
     architecture: ClassVar[str] = "topk"
+    splits: ClassVar[bool] = True
 
     def __init__(self, config: Any, d_in: int, **wiring: Any) -> None:
         super().__init__(config, d_in, **wiring)
@@ -37,9 +38,10 @@ class TopKDictionary(Dictionary):
         return self._active(centred, self.k, quick=self.quick)
 
     def _active(self, centred: Tensor, k: int, *, quick: bool = False) -> Pattern:
+        latents = self.world.latents
         if bool((self.rank == 1).all()):
-            return top_pattern(centred, self.encoder, self.b_enc, k, quick=quick)
-        return top_pattern(centred, self.encoder * self.rank[:, None], self.b_enc * self.rank, k)
+            return top_of_all(centred, self.encoder, self.b_enc, k, latents, quick=quick)
+        return top_of_all(centred, self.encoder * self.rank[:, None], self.b_enc * self.rank, k, latents)
 
     def begin_step(self, progress: float) -> None:
         """Let k fall, where the config says so."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.codes import Codes
+from lensing.dist import ALONE, Group
 
 RESAMPLED = 0.2  # length of a resampled encoder row, as a share of the living ones' mean (Bricken et al. 2023)
 
@@ -15,14 +16,23 @@ RESAMPLED = 0.2  # length of a resampled encoder row, as a share of the living o
 class Silence:
     """Rows since every latent was last active; a latent is dead from `limit` rows of silence on."""
 
-    def __init__(self, d_sae: int, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, d_sae: int, limit: int, data: Group = ALONE.data) -> None:
+        self.limit, self.data = limit, data
         self.rows: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64)
 
     def add(self, codes: Codes) -> None:
-        """Take in one batch's codes."""
-        self.rows += codes.rows
-        self.rows[codes.index[codes.value > 0].cpu().long()] = 0
+        """Take in one batch's codes, and those of the processes that read other rows of it."""
+        active = codes.index[codes.value > 0].cpu().long()
+        if self.data.size == 1:
+            self.rows += codes.rows
+            self.rows[active] = 0
+            return
+        found = torch.zeros(len(self.rows) + 1, dtype=torch.int64)
+        found[active] = 1
+        found[-1] = codes.rows
+        self.data.sum_(found)
+        self.rows += found[-1]
+        self.rows[found[:-1] > 0] = 0
 
     def dead(self) -> Int[Tensor, " dead"]:
         """The dead latents, ascending."""
@@ -38,16 +48,18 @@ def resample_(
     Rows are drawn in proportion to their squared error. Source: Bricken et al. 2023, with the error in place of its
     square; dictionary_learning, trainers/standard.py.
     """
-    dead = silence.dead()
-    if not len(dead) or d.is_transcoder:
+    dead, latents = silence.dead(), d.world.latents
+    counts = [len(part) for part in latents.gather(dead)]
+    if not sum(counts) or d.is_transcoder:
         return
     error = (x - d.reconstruct(x)).square().sum(1)
     generator = torch.Generator().manual_seed(seed)
-    chosen = x[torch.multinomial(error.clamp(min=1e-12), len(dead), replacement=True, generator=generator)]
-    directions = torch.nn.functional.normalize(chosen - d.b_dec, dim=1)
+    drawn = torch.multinomial(error.clamp(min=1e-12), sum(counts), replacement=True, generator=generator)
+    first = sum(counts[: latents.rank])
+    directions = torch.nn.functional.normalize(x[drawn[first : first + len(dead)]] - d.b_dec, dim=1)
     alive = torch.ones(d.d_sae, dtype=torch.bool).index_fill(0, dead, False)
-    length = d.encoder[alive].norm(dim=1).mean() if bool(alive.any()) else torch.tensor(1.0)
-    d.W_dec[dead] = directions * (d.W_dec[alive].norm(dim=1).mean() if bool(alive.any()) else 1.0)
+    length = _mean_length(d.encoder[alive], latents)
+    d.W_dec[dead] = directions * _mean_length(d.W_dec[alive], latents)
     d.encoder[dead] = directions * length * RESAMPLED
     d.b_enc[dead] = 0.0
     for parameter in (d.encoder, d.W_dec, d.b_enc):
@@ -56,3 +68,8 @@ def resample_(
             if name in moments:
                 moments[name][dead] = 0.0
     silence.rows[dead] = 0
+
+
+def _mean_length(rows: Tensor, latents: Group) -> Tensor:
+    norms = torch.cat(latents.gather(rows.norm(dim=1)))
+    return norms.mean() if len(norms) else torch.tensor(1.0)

@@ -1,7 +1,8 @@
-"""Training dictionaries: one process, one reader, one or several dictionaries; can be stopped and continued."""
+"""Training dictionaries: one reader, one or several dictionaries and processes; can be stopped and continued."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -18,13 +19,22 @@ from lensing.data.rows import Rows, TensorRows
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import load_dictionary
 from lensing.dictionary.statistics import Sample
+from lensing.dist import World, join_world
 from lensing.errors import Interrupted, TrainingError, UsageError
 from lensing.files import atomic_file, explained
 from lensing.progress import Meter
-from lensing.training.checkpoint import Asked, latest_checkpoint, remove_checkpoints, write_checkpoint
+from lensing.training.checkpoint import (
+    ASK,
+    Asked,
+    checkpoint_path,
+    latest_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
 from lensing.training.finish import measure_statistics
 from lensing.training.job import Job
 from lensing.training.report import TrainReport
+from lensing.training.split import cut_keys
 from lensing.training.step import StepReport, Trainer
 
 START_ROWS = 32_768
@@ -55,6 +65,7 @@ def train(
     held_out_rows: int = 131_072,
     dtype: torch.dtype = torch.float32,
     callback: Callable[[StepReport], None] | None = None,
+    tp: int = 1,
 ) -> Dictionary:
     """Train one dictionary on a source of rows (`ln.live(...)`, or a tensor) and return it with `.report`.
 
@@ -65,15 +76,16 @@ def train(
     bfloat16 and decided in float32, by default where the processor multiplies it fast. With `out`, the folder gets
     run.json, metrics.jsonl, a checkpoint every `checkpoint_minutes` and the finished dictionary; a rerun of the same
     call continues, bit for bit as if it had never stopped. Statistics are measured on up to `held_out_rows` rows that
-    training never saw, after rounding to `dtype`. Raises TrainingError when the loss is not finite or leaps, and
-    Interrupted (with the checkpoint's path) on Ctrl-C, SIGTERM and SIGUSR1.
+    training never saw, after rounding to `dtype`. Under torchrun each batch is dealt out over the processes, and with
+    `tp` the latents over so many of them; every process returns the dictionary. Raises TrainingError when the loss is
+    not finite or leaps, and Interrupted (with the checkpoint's path) on Ctrl-C, SIGTERM and SIGUSR1.
     """
     job = Job(config=config, site=site, target=target, skip=skip, lr=lr, seed=seed)
     found = train_many(
         source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products,
         out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet,
         held_out_rows=held_out_rows, dtype=dtype,
-        callback=None if callback is None else lambda _, report: callback(report),
+        callback=None if callback is None else lambda _, report: callback(report), tp=tp,
     )  # fmt: skip
     return found[""]
 
@@ -94,10 +106,13 @@ def train_many(
     held_out_rows: int = 131_072,
     dtype: torch.dtype = torch.float32,
     callback: Callable[[str, StepReport], None] | None = None,
+    tp: int = 1,
+    teams: int = 1,
 ) -> dict[str, Dictionary]:
     """Train several dictionaries from one reader, each in the folder `out`/<its name>; the rest as in `train`.
 
-    Every dictionary comes out exactly as if it had been trained alone.
+    Every dictionary comes out exactly as if it had been trained alone. Many processes form `teams`, each of which
+    trains some of the dictionaries; each process returns those of its team.
     """
     rows = source if isinstance(source, Rows) else TensorRows(source)
     if batch < 1 or (tokens is not None and tokens < 1):
@@ -113,7 +128,10 @@ def train_many(
         "products": "bfloat16" if products == "auto" and bfloat16_is_fast() else products.replace("auto", "float32"),
         "source": rows.fingerprint(), "sites": list(rows.sites), "model": rows.model_name,
     }  # fmt: skip
-    run = _Run(rows, jobs, setting, Path(out) if out is not None else None)
+    world = join_world(tp=tp, teams=teams)
+    if len(jobs) < teams:
+        raise UsageError(f"{len(jobs)} dictionaries do not go round {teams} teams. Start fewer teams.")
+    run = _Run(rows, jobs, setting, Path(out) if out is not None else None, world)
     done = run.begin(resume)
     if done is not None:
         return done
@@ -129,12 +147,17 @@ def bfloat16_is_fast() -> bool:
 class _Run:
     """The state of one call of train_many."""
 
-    def __init__(self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None) -> None:
+    def __init__(
+        self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None, world: World
+    ) -> None:
         # through JSON, so that what is compared with a file compares alike
+        self.world, self.everything = world, jobs
+        jobs = {name: job for i, (name, job) in enumerate(jobs.items()) if i % world.teams == world.number}
         self.source, self.jobs, self.setting, self.out = source, jobs, json.loads(json.dumps(setting)), out
         self.steps, self.batch = int(setting["steps"]), int(setting["batch"])
         self.step, self.seconds = 0, 0.0
         self.saved: Path | None = None
+        self.saved_step = -1  # of this sitting
         self.history: dict[str, list[dict[str, float]]] = {name: [] for name in jobs}
         self.trainers: dict[str, Trainer] = {}
 
@@ -142,35 +165,40 @@ class _Run:
 
     def begin(self, resume: bool) -> dict[str, Dictionary] | None:
         """Prepare folder and trainers; return the dictionaries when this very run was finished before."""
-        if self.out is not None and resume and self._finished():
+        everyone = self.world.everyone
+        if self.out is not None and resume and everyone.share(self._finished):
             return {name: self._reload(name) for name in self.jobs}
         if self.out is not None and not resume:
-            remove_checkpoints(self.out)
+            everyone.share(functools.partial(remove_checkpoints, self.out))
         first = next(self.source.batches(min(START_ROWS, max(self.source.rows, 1))))
         for name, job in self.jobs.items():
             x, y = job.rows(first)
             self.trainers[name] = Trainer(
                 job.config, x.shape[1], d_out=None if y is None else y.shape[1], skip=job.skip, parts=job.parts(first),
                 steps=self.steps, batch=self.batch, lr=job.lr, warmup=self.setting["warmup"], seed=job.seed,
-                quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"],
+                quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"], world=self.world,
             )  # fmt: skip
         if self._continue():
             return None
         for name, job in self.jobs.items():
             self.trainers[name].start(*job.rows(first))
         if self.out is not None:
-            for name in self.jobs:
-                folder = self.out / name
-                with explained(folder):
-                    folder.mkdir(parents=True, exist_ok=True)
-                    (folder / "config.json").unlink(missing_ok=True)
-                    (folder / "metrics.jsonl").unlink(missing_ok=True)
-            write_run(self.out, what="train", setting=self.setting)
+            everyone.share(self._begin_folder)
         return None
+
+    def _begin_folder(self) -> None:
+        assert self.out is not None
+        for name in self.everything:
+            folder = self.out / name
+            with explained(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "config.json").unlink(missing_ok=True)
+                (folder / "metrics.jsonl").unlink(missing_ok=True)
+        write_run(self.out, what="train", setting=self.setting)
 
     def _finished(self) -> bool:
         assert self.out is not None
-        if not all((self.out / name / "config.json").exists() for name in self.jobs):
+        if not all((self.out / name / "config.json").exists() for name in self.everything):
             return False
         try:
             record = json.loads((self.out / "run.json").read_text(encoding="utf-8"))
@@ -188,6 +216,12 @@ class _Run:
 
     def _continue(self) -> bool:
         found = latest_checkpoint(self.out) if self.out is not None else None
+        everyone, at = self.world.everyone, -1 if found is None else int(found[2]["step"])
+        if everyone.largest([at, -at]) != [at, -at]:
+            raise UsageError(
+                f"The processes see different checkpoints in {self.out} (this one's is of step {at}). "
+                "Give a folder that all of them share with --out."
+            )
         if found is None:
             return False
         path, tensors, facts = found
@@ -201,7 +235,8 @@ class _Run:
                 {key.removeprefix(f"{name}|"): t for key, t in tensors.items() if key.startswith(f"{name}|")}
             )
         self.step, self.saved = int(facts["step"]), path
-        self.seconds, self.history = float(facts["seconds"]), facts["history"]
+        self.seconds = float(facts["seconds"])
+        self.history = {name: facts["history"][name] for name in self.jobs}
         for name, points in self.history.items():  # lines written after the checkpoint will be written again
             self._write_metrics(name, points)
         return True
@@ -212,7 +247,21 @@ class _Run:
             return None
         tensors = {f"{name}|{key}": t for name, trainer in self.trainers.items() for key, t in trainer.state().items()}
         facts = {"setting": self.setting, "step": self.step, "seconds": self.seconds, "history": self.history}
-        self.saved = write_checkpoint(self.out, tensors, facts)
+        if self.world.everyone.size == 1:
+            self.saved = write_checkpoint(self.out, tensors, facts)
+            remove_checkpoints(self.out, except_parts=1)
+            return self.saved
+        # One process writes what several hold. Nobody waits: parts of one step make one checkpoint, if all are there.
+        width = {name: job.config.width // self.world.latents.size for name, job in self.jobs.items()}
+        states = {name: trainer.state() for name, trainer in self.trainers.items()}
+        facts["cut"] = [f"{name}|{key}" for name, state in states.items() for key in cut_keys(state, width[name])]
+        parts = self.world.parts
+        if self.world.data.rank == 0:
+            write_checkpoint(self.out, tensors, facts, part=self.world.part, parts=parts)
+        self.saved = checkpoint_path(self.out, part=self.world.part, parts=parts)
+        if self.world.is_main and 0 <= self.saved_step < self.step:  # all have taken a step since: the last is whole
+            remove_checkpoints(self.out, except_parts=parts)
+        self.saved_step = self.step
         return self.saved
 
     # --- the loop ---
@@ -221,8 +270,7 @@ class _Run:
         """Take the steps that are left."""
         every = max(self.steps // POINTS, 1)
         began, before, saved = time.monotonic(), self.seconds, time.monotonic()
-        total = self.steps * self.batch
-        with Asked() as asked, Meter("training", total=total, unit="rows", quiet=quiet) as meter:
+        with Asked() as asked, self._meter(quiet) as meter:
             meter.resume(self.step * self.batch)
             try:
                 batches = self.source.batches(self.batch, start=self.step * self.batch)
@@ -238,16 +286,18 @@ class _Run:
                     if callback is not None:
                         for name, report in reports.items():
                             callback(name, report)
-                    if asked.by is not None:
-                        raise self._stopped(asked.by)
-                    if time.monotonic() - saved > 60 * checkpoint_minutes:
+                    by, late = self._agreed(asked.by, time.monotonic() - saved > 60 * checkpoint_minutes)
+                    if by is not None:
+                        raise self._stopped(by)
+                    if late:
                         self.checkpoint()
                         saved = time.monotonic()
             except KeyboardInterrupt as error:
-                raise self._stopped("SIGINT") from error
+                raise self._stopped("SIGINT", together=self.world.everyone.size == 1) from error
             except TrainingError as error:
                 first = self.step * self.batch
                 kept = self._kept()
+                self.world.team.wait()
                 where = f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
                 raise TrainingError(
                     f"Rows {first:,} to {first + self.batch - 1:,} of the source stopped the training. {error} {where}"
@@ -258,8 +308,22 @@ class _Run:
         whole = all(trainer.step_number == self.step for trainer in self.trainers.values())
         return self.checkpoint() if whole else self.saved
 
-    def _stopped(self, by: str) -> Interrupted:
-        path = self._kept()
+    def _meter(self, quiet: bool) -> Meter:
+        return Meter("training", total=self.steps * self.batch, unit="rows", quiet=quiet or not self.world.is_main)
+
+    def _agreed(self, by: str | None, late: bool) -> tuple[str | None, bool]:
+        # a signal that one process got stops all after the same step; the first one's clock says when to save
+        everyone = self.world.everyone
+        if everyone.size == 1:
+            return by, late
+        number = 0 if by is None else ASK.index(by) + 1
+        number, save = map(int, everyone.largest([number, late and everyone.rank == 0]))
+        return ASK[number - 1] if number else None, bool(save)
+
+    def _stopped(self, by: str, together: bool = True) -> Interrupted:
+        path = self._kept() if together else self.saved
+        if together:
+            self.world.everyone.wait()  # the first to end has the others ended: none before all parts are written
         if path is None:
             return Interrupted(
                 f"Stopped by {by} at step {self.step} of {self.steps}; nothing was saved. Give --out to keep work."
@@ -277,12 +341,14 @@ class _Run:
                 "coefficient": r.coefficient,
             }  # fmt: skip
             self.history[name].append(point)
-            if self.out is not None:
+            if self.out is not None and self.world.team.rank == 0:
                 with explained(self.out), open(self.out / name / "metrics.jsonl", "a", encoding="utf-8") as file:
                     file.write(json.dumps(point) + "\n")
 
     def _write_metrics(self, name: str, points: list[dict[str, float]]) -> None:
         assert self.out is not None
+        if self.world.team.rank:
+            return
         with atomic_file(self.out / name / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
 
@@ -294,7 +360,16 @@ class _Run:
         sample = self.source.held_out_tokens(SAMPLE_TOKENS)
         for trainer in self.trainers.values():
             trainer.finish(dtype)
-        held = list(self.source.held_out(held_out_rows))
+        for name, found in self.world.team.share(lambda: self._measured(held_out_rows, sample)).items():
+            d = self.trainers[name].dictionary
+            d.site, d.target, d.model_name = self.jobs[name].site, self.jobs[name].target, self.source.model_name
+            d.statistics, d.sample, d.report = found
+        self.world.everyone.share(self._tidy)
+        return {name: trainer.dictionary for name, trainer in self.trainers.items()}
+
+    def _measured(self, held_out_rows: int, sample: list[list[int]]) -> dict[str, tuple[Any, ...]]:
+        # the first process of a team measures and saves for all
+        held, measured = list(self.source.held_out(held_out_rows)), {}
         for name, trainer in self.trainers.items():
             d, job = trainer.dictionary, self.jobs[name]
             d.site, d.target, d.model_name = job.site, job.target, self.source.model_name
@@ -313,9 +388,12 @@ class _Run:
             )  # fmt: skip
             if self.out is not None:
                 d.save(self.out / name)
+            measured[name] = (d.statistics, d.sample, d.report)
+        return measured
+
+    def _tidy(self) -> None:
         if self.out is not None:
             remove_checkpoints(self.out)
-        return {name: trainer.dictionary for name, trainer in self.trainers.items()}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> str:

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
-from lensing.dictionary.select import top_pattern
+from lensing.dictionary.spread import top_of_all
+from lensing.dist import ALONE, Group, World
 
 OFTEN = 0.1  # the density above which the frequency penalty of Gemma Scope 2 begins
 
@@ -30,14 +31,16 @@ def prefix_loss(
     pattern: Pattern,
     prefixes: tuple[int, ...],
     variance: float,
+    latents: Group = ALONE.latents,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "rows d_out"]]:
     """Mean of the reconstruction losses of nested prefixes, the whole last, and the whole's reconstruction.
 
     `rest` is what every prefix adds to (b_dec, a skip connection). Source: Bussmann et al. 2025, equation 3, with the
     mean in place of the sum, so that rates and coefficients carry over.
     """
-    stacked, order = pattern.stacked(prefixes)
-    parts = sparse_mix(value[order], directions, stacked).view(len(prefixes) + 1, *y.shape)
+    first = latents.rank * pattern.columns  # the number of this process's first latent
+    stacked, order = pattern.stacked(tuple(edge - first for edge in prefixes))
+    parts = latents.leave(sparse_mix(value[order], directions, stacked)).view(len(prefixes) + 1, *y.shape)
     y_hats = rest + parts.cumsum(0)
     return (y - y_hats).square().sum() / (len(y_hats) * len(y) * variance), y_hats[-1]
 
@@ -51,16 +54,20 @@ def auxiliary_loss(
     k: int,
     *,
     quick: bool = False,
+    world: World = ALONE,
+    share: float = 1.0,
 ) -> Float[Tensor, ""]:
     """AuxK (Gao et al. 2024): how badly the k best dead latents of every row rebuild the error, as its share.
 
-    `error` and `centred` are taken as given (detached); b_dec stands on neither side.
+    `error` and `centred` are taken as given (detached); b_dec stands on neither side. Of several processes each has
+    the `share` of the rows; the mean of their losses, so weighted, is the loss.
     """
     error, centred = error.detach(), centred.detach()
-    pattern = top_pattern(centred, encoder, bias, min(k, len(encoder)), quick=quick)
+    most = k if world.latents.size > 1 else min(k, len(encoder))
+    pattern = top_of_all(centred, encoder, bias, most, world.latents, quick=quick)
     value = sparse_dot(centred, encoder, bias, pattern).relu()
-    power = error.square().sum()
-    rebuilt = sparse_mix(value, directions, pattern)
+    power = world.data.sum(error.square().sum()) * share
+    rebuilt = world.latents.leave(sparse_mix(value, directions, pattern))
     return (rebuilt - error).square().sum() / power.clamp(min=torch.finfo(power.dtype).tiny)
 
 
@@ -76,16 +83,17 @@ def l0_loss(fires: Float[Tensor, " nnz"], rows: int) -> Float[Tensor, ""]:
     return fires.sum() / rows
 
 
-def l0_distance(fires: Float[Tensor, " nnz"], rows: int, target: float) -> Float[Tensor, ""]:
+def l0_distance(l0: Float[Tensor, ""], target: float) -> Float[Tensor, ""]:
     """2 / target times the square of (L0 - target), L0 being the batch's (Gemma Scope 2)."""
-    return 2 / target * (l0_loss(fires, rows) - target).square()
+    return 2 / target * (l0 - target).square()
 
 
 def frequency_loss(
-    fires: Float[Tensor, " nnz"], index: Int[Tensor, " nnz"], rows: int, d_sae: int
-) -> Float[Tensor, ""]:
+    fires: Float[Tensor, " nnz"], index: Int[Tensor, " nnz"], rows: int, d_sae: int,
+    data: Group = ALONE.data, share: float = 1.0,
+) -> Float[Tensor, ""]:  # fmt: skip
     """Sum over latents of their density beyond a tenth, the densities being the batch's (Gemma Scope 2)."""
-    density = fires.new_zeros(d_sae).index_add(0, index, fires) / rows
+    density = data.leave(fires.new_zeros(d_sae).index_add(0, index, fires) / rows, share)
     return (density - OFTEN).relu().sum()
 
 
@@ -96,7 +104,8 @@ def gate_loss(
     rest: Float[Tensor, "*rows d_out"],
     pattern: Pattern,
     variance: float,
+    latents: Group = ALONE.latents,
 ) -> Float[Tensor, ""]:
     """How badly the open gates' own pre-activations rebuild, the decoder taken as given (Rajamanoharan et al. 2024)."""
-    y_hat = sparse_mix(gate.relu(), directions.detach(), pattern) + rest.detach()
+    y_hat = latents.leave(sparse_mix(gate.relu(), directions.detach(), pattern)) + rest.detach()
     return reconstruction_loss(y, y_hat, variance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from lensing.data.rows import mix_seed
 from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.configs import Recipe
-from lensing.dictionary.kernels import sparse_mix
+from lensing.dist import ALONE, World
 from lensing.errors import TrainingError
 from lensing.training.coefficient import Coefficient
 from lensing.training.dead import Silence, resample_
@@ -21,6 +22,7 @@ from lensing.training.losses import auxiliary_loss, prefix_loss, reconstruction_
 from lensing.training.objectives import PENALTIES, Forward
 from lensing.training.optim import adam, default_lr, lr_share, remove_parallel_, unit_rows_
 from lensing.training.scaling import input_scale
+from lensing.training.split import check_split, clip_, cut_, gather_state, is_cut
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 PLACES = 4_000_000  # active places that are held at once: where more latents are active, a batch is taken in parts
@@ -57,6 +59,16 @@ class _Sums:
     aux: float = 0.0
     penalty: float = 0.0
     active: int = 0
+    dead: int = 0
+
+    def everywhere(self, world: World) -> _Sums:
+        """The same over all processes: numbers of the batch over those with other rows, counts over all that count."""
+        if world.team.size == 1:
+            return self
+        numbers = [self.loss, self.squares, self.aux, self.penalty]
+        mine = [n * (world.latents.rank == 0) for n in numbers] + [self.active, self.dead * (world.data.rank == 0)]
+        *found, active, dead = world.team.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
+        return _Sums(*found, active=int(active), dead=int(dead))
 
 
 class Trainer:
@@ -65,25 +77,28 @@ class Trainer:
     Vectors are scaled as the architecture's recipe says (`start` measures by what); `finish` folds the scaling into the
     weights. With `d_out` it is a transcoder, which rebuilds `y` from `x`; with several `parts` a crosscoder. `quick`:
     active latents are looked for with bfloat16 products. `ema`: what is kept at the end is a running mean of the
-    weights with this memory.
+    weights with this memory. Each process of a `world` takes the whole batch, works on its own rows of it, and from
+    `start` or `load_state` on holds its own latents; what it reports is of the whole.
     """
 
     def __init__(
         self, config: Any, d_in: int, *, steps: int, batch: int, lr: float | None, warmup: int, seed: int,
         d_out: int | None = None, skip: bool = False, parts: tuple[int, ...] = (), quick: bool = False,
-        ema: float | None = None,
+        ema: float | None = None, world: World = ALONE,
     ) -> None:  # fmt: skip
+        self.world = world
         self.config, self.steps, self.batch, self.warmup, self.seed = config, steps, batch, warmup, seed
         self.recipe: Recipe = config.recipe
         self.lr = lr or self.recipe.lr or default_lr(config.width)
         self.dictionary: Dictionary = new_dictionary(config, d_in, d_out=d_out, skip=skip, parts=parts, seed=seed)
         self.dictionary.quick = quick
+        check_split(config, self.dictionary.splits, self.dictionary.whole_batch, batch, world)
         self.optimizer = adam(self.dictionary, self.recipe, self.lr)
         self.resample_every: int | None = getattr(config, "resample_every", None)
         limit = config.dead_after_tokens or min(max(steps * batch // 20, 1), 10_000_000)
         if self.resample_every and config.dead_after_tokens is None:
             limit = max(self.resample_every * batch // 2, 1)
-        self.silence = Silence(config.width, limit)
+        self.silence = Silence(config.width, limit, world.data)
         self.scale_in, self.scale_out = torch.ones(d_in), torch.ones(self.dictionary.d_out)
         self.variance = 1.0  # mean |y - mu|^2 of scaled targets
         self.penalty = Coefficient(config, steps, 1.0)
@@ -99,6 +114,10 @@ class Trainer:
 
     def start(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
         """Set scales, biases and the encoder's length from the first rows."""
+        self._fit_start(x, y)
+        self._split()
+
+    def _fit_start(self, x: Tensor, y: Tensor | None) -> None:
         d, target = self.dictionary, x if y is None else y
         self.scale_in = input_scale(x, self.recipe.scale, d.parts)
         self.scale_out = self.scale_in.clone() if y is None else input_scale(target, self.recipe.scale)
@@ -127,14 +146,34 @@ class Trainer:
             for tensor in d.extra_tensors().values():
                 tensor *= share
 
+    def _split(self) -> None:
+        # from here on this process holds its own latents; machines may round differently, so the first one's begin
+        world, d = self.world, self.dictionary
+        if world.team.size == 1:
+            return
+        for tensor in (*d.parameters(), *d.buffers(), self.scale_in, self.scale_out):
+            world.team.copy_(tensor.detach())
+        numbers = torch.tensor([self.variance, *self.penalty.state()], dtype=torch.float64)
+        world.team.copy_(numbers)
+        self.variance, *penalty = numbers.tolist()
+        self.penalty.load_state(penalty)
+        d.world, mine = world, world.latents.slice(d.d_sae)
+        if world.latents.size > 1:
+            for name, tensor in (self.average or {}).items():
+                self.average[name] = tensor[mine].clone() if is_cut(name, tensor, d.d_sae) else tensor  # type: ignore[index]
+            self.silence.rows = self.silence.rows[mine].clone()
+            cut_(d, self.optimizer, d.d_sae, world.latents)
+
     def step(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> StepReport:
         """One step of the optimiser; TrainingError when the loss is not finite."""
         self.dictionary.begin_step(self.step_number / self.steps)
         x = x * self.scale_in
         y = x if y is None else y * self.scale_out
         coefficient, dead, sums = self.penalty.at(self.step_number), self.silence.dead(), _Sums()
+        sums.dead = len(dead)
         for part in self._parts(len(x)):
-            self._add(x[part], y[part], len(x), dead, coefficient, sums)
+            self._add(x, y, part, dead, coefficient, sums)
+        sums = sums.everywhere(self.world)
         fvu = sums.squares / self.variance
         if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * self.usual):
             self.optimizer.zero_grad()
@@ -150,13 +189,13 @@ class Trainer:
         )  # fmt: skip
         self._update(self.lr * share)
         l0 = sums.active / len(x)
-        self.density = l0 / self.dictionary.d_sae
+        self.density = l0 / self.config.width
         self.penalty.see(l0)
         self.step_number += 1
         if self.resample_every and self.step_number % self.resample_every == 0:
             resample_(self.dictionary, self.optimizer, self.silence, x, seed=mix_seed(self.seed, self.step_number))
         return StepReport(
-            self.step_number, fvu, sums.aux, l0, len(dead), self.lr * share, sums.penalty,
+            self.step_number, fvu, sums.aux, l0, sums.dead, self.lr * share, sums.penalty,
             coefficient,
         )  # fmt: skip
 
@@ -164,11 +203,18 @@ class Trainer:
         # while many latents are active, as those of ReLU at first, gradients are summed over parts of the batch
         if self.dictionary.whole_batch:
             return [slice(0, rows)]
-        size = max(int(PLACES / max(self.density * self.dictionary.d_sae, 1.0)), 64)
-        return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+        processes = self.world.data.size
+        size = max(int(PLACES / max(self.density * self.config.width, 1.0)), 64, processes)
+        edges = [*range(0, rows, size), rows]
+        if len(edges) > 2 and rows - edges[-2] < processes:  # some process would be left without a row
+            del edges[-2]
+        return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
-    def _add(self, x: Tensor, y: Tensor, rows: int, dead: Tensor, coefficient: float, sums: _Sums) -> None:
-        d, weight = self.dictionary, len(x) / rows
+    def _add(self, x: Tensor, y: Tensor, part: slice, dead: Tensor, coefficient: float, sums: _Sums) -> None:
+        # the rows of this process among those of a part: neighbours, so that the part does not depend on who takes it
+        mine = self.world.data.slice(part)
+        weight, share = (mine.stop - mine.start) / len(x), (mine.stop - mine.start) / (part.stop - part.start)
+        x, y, d = x[mine], y[mine], self.dictionary
         centred = d.centre(x)
         pattern = d.active_in_training(centred.detach())
         pre = d.pre_at(centred, pattern)
@@ -176,12 +222,14 @@ class Trainer:
         variance = self.variance if self.recipe.share else 1.0
         rest = d.b_dec + d.skipped(x)
         if self.config.prefixes:
-            loss, y_hat = prefix_loss(y, rest, value, d.W_dec, pattern, self.config.prefixes, variance)
+            loss, y_hat = prefix_loss(
+                y, rest, value, d.W_dec, pattern, self.config.prefixes, variance, self.world.latents
+            )
         else:
-            y_hat = sparse_mix(value, d.W_dec, pattern) + rest
+            y_hat = d.mixed(value, pattern) + rest
             loss = reconstruction_loss(y, y_hat, variance)
-        penalty = self._penalty(Forward(d, y, rest, pattern, pre, value, variance, coefficient))
-        aux = self._rebuilt_by_dead(y - y_hat, centred, dead)
+        penalty = self._penalty(Forward(d, y, rest, pattern, pre, value, variance, coefficient, share))
+        aux = self._rebuilt_by_dead(y - y_hat, centred, dead, part, mine.start - part.start)
         total = loss + penalty + getattr(self.config, "aux_coef", 0.0) * aux
         (weight * total).backward()
         self.silence.add(d.codes(value.detach(), pattern))
@@ -195,24 +243,29 @@ class Trainer:
         name = self.dictionary.architecture
         return PENALTIES[name](at) if name in PENALTIES else 0.0
 
-    def _rebuilt_by_dead(self, error: Tensor, centred: Tensor, dead: Tensor) -> Tensor | float:
-        if not len(dead) or not getattr(self.config, "aux_coef", 0.0):
+    def _rebuilt_by_dead(self, error: Tensor, centred: Tensor, dead: Tensor, part: slice, first: int) -> Tensor | float:
+        if not getattr(self.config, "aux_coef", 0.0) or not self.world.latents.total(len(dead)):
             return 0.0
         d = self.dictionary
         k = self.config.dead_latents_used(d.d_out)
         if not k:
             return 0.0
-        stride = min(AUX_STRIDE, max(len(error) // AUX_ROWS, 1))
-        some = slice(self.step_number % stride, None, stride)
+        rows = part.stop - part.start
+        stride = min(AUX_STRIDE, max(rows // AUX_ROWS, 1))
+        some = slice((self.step_number - first) % stride, None, stride)
         return auxiliary_loss(
-            error[some], centred[some], d.encoder[dead], d.b_enc[dead], d.W_dec[dead], k, quick=d.quick
-        )
+            error[some], centred[some], d.encoder[dead], d.b_enc[dead], d.W_dec[dead], k, quick=d.quick,
+            world=self.world, share=len(error) / rows,
+        )  # fmt: skip
 
     def _update(self, lr: float) -> None:
         d = self.dictionary
         assert d.W_dec.grad is not None
-        if self.recipe.clip is not None:
+        self.world.data.sum_(*(p.grad for p in d.parameters() if p.grad is not None))
+        if self.recipe.clip is not None and self.world.latents.size == 1:
             torch.nn.utils.clip_grad_norm_(d.parameters(), self.recipe.clip)
+        elif self.recipe.clip is not None:
+            clip_(d.named_parameters(), self.recipe.clip, self.world.latents)
         if self.unit_rows:
             remove_parallel_(d.W_dec.grad, d.W_dec)
         for group in self.optimizer.param_groups:
@@ -236,6 +289,7 @@ class Trainer:
     @torch.no_grad()
     def finish(self, dtype: torch.dtype) -> None:
         """Fold the scaling in and round the weights to the type that they will be stored as."""
+        self._join()
         d = self.dictionary
         for name, tensor in (self.average or {}).items():
             d.get_parameter(name).copy_(tensor)
@@ -244,6 +298,20 @@ class Trainer:
             tensor.copy_(tensor.to(dtype))
         d.stored_dtype = dtype
         d.requires_grad_(False).eval()
+
+    def _join(self) -> None:
+        # every process gets the whole dictionary
+        d, world = self.dictionary, self.world
+        self.world = ALONE
+        if world.latents.size > 1:
+            whole = gather_state(self.state(), self.config.width, world.latents)
+            parts = d.parts
+            self.dictionary = new_dictionary(
+                self.config, d.d_in, d_out=d.d_out if d.is_transcoder else None, skip=d.W_skip is not None, parts=parts
+            )
+            self.optimizer = adam(self.dictionary, self.recipe, self.lr)
+            self.load_state(whole)
+        self.dictionary.world, self.silence.data = ALONE, ALONE.data
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next steps depend on, as named tensors."""
@@ -274,6 +342,7 @@ class Trainer:
         self.variance, self.density, self.usual, *penalty = tensors["numbers"].tolist()
         self.penalty.load_state(penalty)
         self.step_number = int(tensors["step_number"])
+        self._split()
 
 
 def _number(value: Tensor | float) -> float:
