@@ -16,6 +16,7 @@ from lensing.config import to_mapping
 from lensing.dictionary.codes import Codes
 from lensing.dictionary.configs import ARCHITECTURES
 from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
+from lensing.dictionary.rounding import pack
 from lensing.dictionary.statistics import Sample, Statistics
 from lensing.errors import DictionaryError
 from lensing.files import atomic_file, explained, sha256, write_json
@@ -198,11 +199,14 @@ class Dictionary(nn.Module, abc.ABC):
         self.stretch_(torch.where(norm > 0, norm, 1.0))
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-        """Write config.json and safetensors files into `folder`, config.json last; `dtype` None: as trained."""
+        """Write config.json and safetensors files into `folder`, config.json last; `dtype` None: as trained.
+
+        int8 takes a quarter of float32's room: see `rounding.rounded`.
+        """
         folder = Path(folder)
         dtype = dtype or self.stored_dtype
-        weights = self.weights() | {"W_enc": self.W_enc}
-        stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
+        stored = pack(self.weights(), dtype)
+        stored["W_enc"] = stored["W_enc"].t().contiguous()
         stored |= {name: tensor.detach().cpu().contiguous() for name, tensor in self.extra_tensors().items()}
         record: dict[str, Any] = {
             "format": FORMAT,

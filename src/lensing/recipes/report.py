@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.recipes.seeds import seed_section
 from lensing.recipes.wide import compare_widths, load_both
-from lensing.registry import revisions, shipped_dictionaries
+from lensing.registry import revisions
 from lensing.world.almanac.grammar import almanac, bilingual
 from lensing.world.corpus import Corpus
 from lensing.world.stratified import stratified
@@ -49,11 +49,17 @@ def senses_text(path: Path) -> Labelled:
 
 
 def make_report(
-    model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: Mapping[int, tuple[str | None, Path | str]]
+    model: Model,
+    path: Path,
+    work: Path,
+    corpus: Corpus,
+    *,
+    names: Sequence[str],
+    seeds: Mapping[int, tuple[str | None, Path | str]],
 ) -> dict[str, Any]:
     """Measure everything that is not measured yet, hold it against the bars, and write one JSON file.
 
-    Tables of tokens are fitted on documents of `corpus`; twins of the dictionaries, trained on the model with random
+    `names` are the dictionaries that are held against it. Tables of tokens are fitted on documents of `corpus`; twins of the dictionaries, trained on the model with random
     weights, are looked for in the work folder's `random`. `seeds` gives the revision of each seed's model and the
     dictionary in which its latent of doubt is looked for.
     """
@@ -61,7 +67,6 @@ def make_report(
     fewer = text.first(FEWER)
     senses = senses_text(work / "senses.npz")
     snapshots = {name: load_model("almanac", revision=name) for name in revisions("almanac") if name.isdigit()}
-    names = sorted(shipped_dictionaries())
 
     def kept(section: str, measure: Callable[[], Any]) -> Any:
         place = work / "report" / f"{section}.json"

@@ -14,6 +14,7 @@ from lensing.data.rows import mix_seed
 from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.configs import Recipe
 from lensing.dictionary.kernels import sparse_mix
+from lensing.dictionary.rounding import rounded
 from lensing.errors import TrainingError
 from lensing.training.coefficient import Coefficient
 from lensing.training.dead import Silence, resample_
@@ -241,7 +242,7 @@ class Trainer:
             d.get_parameter(name).copy_(tensor)
         d.fold_(self.scale_in, self.scale_out)
         for tensor in d.weights().values():
-            tensor.copy_(tensor.to(dtype))
+            tensor.copy_(rounded(tensor, dtype))
         d.stored_dtype = dtype
         d.requires_grad_(False).eval()
 
