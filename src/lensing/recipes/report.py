@@ -59,9 +59,9 @@ def make_report(
 ) -> dict[str, Any]:
     """Measure everything that is not measured yet, hold it against the bars, and write one JSON file.
 
-    `names` are the dictionaries that are held against it. Tables of tokens are fitted on documents of `corpus`; twins of the dictionaries, trained on the model with random
-    weights, are looked for in the work folder's `random`. `seeds` gives the revision of each seed's model and the
-    dictionary in which its latent of doubt is looked for.
+    `names` are the dictionaries that are held against it. Tables of tokens are fitted on documents of `corpus`; twins
+    of the dictionaries, trained on the model with random weights, are looked for in the work folder's `random`.
+    `seeds` gives the revision of each seed's model and the dictionary in which its latent of doubt is looked for.
     """
     text = stratified_text(work / "stratified.npz")
     fewer = text.first(FEWER)
