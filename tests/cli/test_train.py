@@ -62,8 +62,9 @@ def test_a_crosscoder_and_a_transcoder(arguments, tmp_path, capsys):
 def test_the_report_for_a_person(arguments, tmp_path, capsys):
     assert main(["train", "topk", *arguments]) == 0
     shown = capsys.readouterr().out
-    assert "fvu" in shown
-    assert "dead share" in shown
+    assert [line.split("  ")[0] for line in shown.splitlines()[:7]] == [
+        "rows", "time", "FVU", "L0", "dead", "loss recovered", "loss",
+    ]  # fmt: skip
     assert str(tmp_path / "out") in shown.replace("\n", "")
 
 

@@ -22,6 +22,7 @@ class Rows(abc.ABC):
 
     corpus: str
     model_name: str | None
+    model: Any = None  # the running model whose rows these are, where there is one
     sites: tuple[str, ...]
     documents: int
     held_out_documents: int

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lensing.data.live import group_by_length
@@ -17,6 +19,9 @@ from lensing.measure.kl import cross_entropy, kl
 from lensing.model.edit import Replace
 from lensing.model.run import Model
 
+# keys of what is run without a dictionary; not strings, which are the dictionaries' names
+_CLEAN, _MEAN, _ZERO = object(), object(), object()
+
 
 @dataclass(frozen=True)
 class SpliceCost:
@@ -24,7 +29,7 @@ class SpliceCost:
 
     `clean`: as it is; `spliced`: x_hat written at the site at every position but special ones, the error dropped;
     `mean_ablated` and `zero_ablated`: mu of the dictionary's statistics, or zero, written at the same positions.
-    `kl` is the mean KL(clean || spliced).
+    `kl` is the mean KL(clean || spliced). The standard errors are over the `documents` (ratio estimator), nan for one.
     """
 
     site: str
@@ -34,6 +39,10 @@ class SpliceCost:
     mean_ablated: float
     zero_ablated: float
     kl: float
+    documents: int
+    delta_loss_se: float
+    loss_recovered_se: float
+    loss_recovered_mean_se: float
 
     @property
     def delta_loss(self) -> float:
@@ -72,20 +81,38 @@ def splice_cost(
 
     `mean` None is mu of the dictionary's statistics. All sums are float64.
     """
-    site = site or dictionary.site
+    return splice_costs(model, {"": dictionary}, documents, site=site, mean=mean, batch_tokens=batch_tokens)[""]
+
+
+def splice_costs(
+    model: Model,
+    dictionaries: Mapping[str, Dictionary],
+    documents: Sequence[Sequence[int] | str],
+    *,
+    site: str | None = None,
+    mean: Tensor | None = None,
+    batch_tokens: int = 4096,
+) -> dict[str, SpliceCost]:
+    """Measure the costs of several dictionaries of one site; what needs none of them is run once.
+
+    `mean` None is mu of the first dictionary's statistics: of dictionaries that were measured on the same rows.
+    """
+    first = next(iter(dictionaries.values()))
+    site = site or first.site
     if site is None:
-        raise DictionaryError(f"{dictionary} names no site. Give the site to splice at.")
+        raise DictionaryError(f"{first} names no site. Give the site to splice at.")
     if mean is None:
-        if dictionary.statistics is None:
-            raise DictionaryError(f"{dictionary} has no statistics to take the mean from. Give mean=.")
-        mean = dictionary.statistics.mean
-    edits = {
-        "spliced": Splice(dictionary, site=site),
-        "mean_ablated": Replace(site, _shaped(model, site, mean), include_special=False),
-        "zero_ablated": Replace(site, _shaped(model, site, torch.zeros_like(mean)), include_special=False),
-    }
+        if first.statistics is None:
+            raise DictionaryError(f"{first} has no statistics to take the mean from. Give mean=.")
+        mean = first.statistics.mean
+    edits: dict[Any, Splice | Replace] = {name: Splice(d, site=site) for name, d in dictionaries.items()}
+    ablations = {_MEAN: mean, _ZERO: torch.zeros_like(mean)}
+    for name, vector in ablations.items():
+        edits[name] = Replace(site, _shaped(model, site, vector), include_special=False)
     rows = [model.encode(document).ids[0].tolist() for document in documents]
-    sums, divergence, n = dict.fromkeys(["clean", *edits], 0.0), 0.0, 0
+    losses = {name: torch.zeros(len(rows), dtype=torch.float64) for name in [_CLEAN, *edits]}
+    divergence = dict.fromkeys(dictionaries, 0.0)
+    counts = torch.zeros(len(rows), dtype=torch.float64)
     for group in group_by_length([len(row) for row in rows], batch_tokens):
         tokens = model.encode([rows[i] for i in group])
         # a prediction counts where it is made at a position that is not special and its target is a real token
@@ -93,18 +120,41 @@ def splice_cost(
         targets = tokens.ids[:, 1:][at]
         if not len(targets):
             continue
+        document = torch.tensor(group)[at.nonzero()[:, 0].cpu()]
+        counts.index_add_(0, document, torch.ones(len(document), dtype=torch.float64))
         clean = model.logits(tokens)[:, :-1][at]
-        sums["clean"] += float(cross_entropy(clean, targets).sum())
+        losses[_CLEAN].index_add_(0, document, cross_entropy(clean, targets).cpu())
         for name, edit in edits.items():
             with model.edit(edit):
                 logits = model.logits(tokens)[:, :-1][at]
-            sums[name] += float(cross_entropy(logits, targets).sum())
-            if name == "spliced":
-                divergence += float(kl(clean, logits).sum())
-        n += len(targets)
-    if not n:
+            losses[name].index_add_(0, document, cross_entropy(logits, targets).cpu())
+            if name in divergence:
+                divergence[name] += float(kl(clean, logits).sum())
+    if not counts.sum():
         raise UsageError("The documents hold no token to predict. Give documents of at least two words.")
-    return SpliceCost(site=site, n=n, kl=divergence / n, **{name: total / n for name, total in sums.items()})
+    return {name: _cost(site, losses, name, divergence[name], counts) for name in dictionaries}
+
+
+def _cost(site: str, losses: dict[Any, Tensor], name: str, divergence: float, counts: Tensor) -> SpliceCost:
+    here = counts > 0
+    clean, spliced, mean, zero = (losses[key][here] for key in (_CLEAN, name, _MEAN, _ZERO))
+    n = float(counts.sum())
+    return SpliceCost(
+        site=site, n=int(n), clean=float(clean.sum()) / n, spliced=float(spliced.sum()) / n,
+        mean_ablated=float(mean.sum()) / n, zero_ablated=float(zero.sum()) / n, kl=divergence / n,
+        documents=int(here.sum()), delta_loss_se=ratio_error(spliced - clean, counts[here]),
+        loss_recovered_se=ratio_error(zero - spliced, zero - clean),
+        loss_recovered_mean_se=ratio_error(mean - spliced, mean - clean),
+    )  # fmt: skip
+
+
+def ratio_error(top: Float[Tensor, " document"], bottom: Float[Tensor, " document"]) -> float:
+    """Standard error of sum(top) / sum(bottom) over documents (linearised ratio estimator); nan for one document."""
+    m, whole = len(top), float(bottom.sum())
+    if m < 2 or whole == 0:
+        return math.nan
+    left = top - float(top.sum()) / whole * bottom
+    return math.sqrt(m / (m - 1) * float(left.square().sum())) / abs(whole)
 
 
 def _shaped(model: Model, site: str, vector: Tensor) -> Tensor:

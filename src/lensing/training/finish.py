@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import final
 
 import numpy as np
 import torch
@@ -16,6 +17,44 @@ from lensing.measure.fvu import FVU
 from lensing.measure.l0 import Firing
 
 
+@final
+class StatisticsMeter:
+    """Statistics of a dictionary over held-out rows that come a part at a time, in float64 sums."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self.dictionary, self.fvu, self.firing = dictionary, FVU(), Firing(dictionary.d_sae)
+        self.largest = torch.zeros(dictionary.d_sae)
+        self.parts: list[Codes] = []
+
+    @torch.no_grad()
+    def add(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
+        """Take in rows, and what is to be written where that is something else."""
+        d = self.dictionary
+        codes = d.encode(x)
+        self.fvu.add(x if y is None else y, d.decode(codes) + d.skipped(x))
+        self.firing.add(codes)
+        self.largest = torch.maximum(self.largest, codes.maximum)
+        self.parts.append(codes)
+
+    def statistics(self, *, corpus: str, documents: int) -> Statistics:
+        """Statistics over everything that was added (definitions: Statistics)."""
+        meter, firing = self.fvu, self.firing
+        return Statistics(
+            corpus=corpus,
+            n=meter.n,
+            documents=documents,
+            mean=meter.mean.float(),
+            total_variance=meter.total_variance,
+            mean_norm=meter.mean_norm,
+            max_activation=self.largest,
+            p999=_percentile(self.parts, self.dictionary.d_sae, 0.999),
+            density=firing.density.float(),
+            fvu=meter.value,
+            l0=firing.l0,
+            dead_share=firing.dead_share,
+        )
+
+
 def measure_statistics(
     dictionary: Dictionary,
     rows: Iterable[Float[Tensor, "rows d_in"] | tuple[Float[Tensor, "rows d_in"], Float[Tensor, "rows d_out"] | None]],
@@ -27,30 +66,10 @@ def measure_statistics(
 
     A transcoder's rows come as pairs, what is read and what is to be written; mu, variance and norm are of the latter.
     """
-    meter, firing, largest = FVU(), Firing(dictionary.d_sae), torch.zeros(dictionary.d_sae)
-    parts: list[Codes] = []
-    with torch.no_grad():
-        for part in rows:
-            x, y = part if isinstance(part, tuple) else (part, None)
-            codes = dictionary.encode(x)
-            meter.add(x if y is None else y, dictionary.decode(codes) + dictionary.skipped(x))
-            firing.add(codes)
-            largest = torch.maximum(largest, codes.maximum)
-            parts.append(codes)
-    return Statistics(
-        corpus=corpus,
-        n=meter.n,
-        documents=documents,
-        mean=meter.mean.float(),
-        total_variance=meter.total_variance,
-        mean_norm=meter.mean_norm,
-        max_activation=largest,
-        p999=_percentile(parts, dictionary.d_sae, 0.999),
-        density=firing.density.float(),
-        fvu=meter.value,
-        l0=firing.l0,
-        dead_share=firing.dead_share,
-    )
+    meter = StatisticsMeter(dictionary)
+    for part in rows:
+        meter.add(*(part if isinstance(part, tuple) else (part, None)))
+    return meter.statistics(corpus=corpus, documents=documents)
 
 
 def _percentile(parts: list[Codes], d_sae: int, q: float) -> Tensor:

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lensing.config import write_run
+from lensing.config import differences, write_run
 from lensing.data.rows import Rows, TensorRows
 from lensing.dictionary.base import Dictionary
-from lensing.dictionary.load import load_dictionary
-from lensing.dictionary.statistics import Sample
 from lensing.errors import Interrupted, TrainingError, UsageError
-from lensing.files import atomic_file, explained
+from lensing.model.run import Model
 from lensing.progress import Meter
+from lensing.training.behaviour import check_model
 from lensing.training.checkpoint import Asked, latest_checkpoint, remove_checkpoints, write_checkpoint
-from lensing.training.finish import measure_statistics
+from lensing.training.ending import Cost, end_training
+from lensing.training.folder import (
+    Failure,
+    add_metrics,
+    is_finished,
+    prepare_folder,
+    reload,
+    write_failure,
+    write_metrics,
+)
 from lensing.training.job import Job
-from lensing.training.report import TrainReport
+from lensing.training.sinks import Sinks, Sitting, check_sinks
 from lensing.training.step import StepReport, Trainer
 
 START_ROWS = 32_768
-SAMPLE_TOKENS = 20_000
 POINTS = 200  # points of the history, about
+LOSS_TOKENS = 8192  # held-out tokens on which a splice's cost is measured
 
 Products = Literal["auto", "bfloat16", "float32"]
 
@@ -54,6 +64,9 @@ def train(
     quiet: bool = False,
     held_out_rows: int = 131_072,
     dtype: torch.dtype = torch.float32,
+    log: Iterable[str] = (),
+    model: Model | None = None,
+    loss_tokens: int = LOSS_TOKENS,
     callback: Callable[[StepReport], None] | None = None,
 ) -> Dictionary:
     """Train one dictionary on a source of rows (`ln.live(...)`, or a tensor) and return it with `.report`.
@@ -65,14 +78,17 @@ def train(
     bfloat16 and decided in float32, by default where the processor multiplies it fast. With `out`, the folder gets
     run.json, metrics.jsonl, a checkpoint every `checkpoint_minutes` and the finished dictionary; a rerun of the same
     call continues, bit for bit as if it had never stopped. Statistics are measured on up to `held_out_rows` rows that
-    training never saw, after rounding to `dtype`. Raises TrainingError when the loss is not finite or leaps, and
-    Interrupted (with the checkpoint's path) on Ctrl-C, SIGTERM and SIGUSR1.
+    training never saw, after rounding to `dtype`; what its splice costs the model (loss recovered), on `loss_tokens`
+    held-out tokens (0: not at all), where there is a model: `model`, the one that is read, or that of the store, which
+    is never downloaded for it. `log` names sinks that get the numbers too: wandb, trackio, tensorboard. Raises
+    TrainingError when the loss is not finite or leaps, and Interrupted (with the checkpoint's path) on Ctrl-C, SIGTERM
+    and SIGUSR1.
     """
     job = Job(config=config, site=site, target=target, skip=skip, lr=lr, seed=seed)
     found = train_many(
         source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products,
         out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet,
-        held_out_rows=held_out_rows, dtype=dtype,
+        held_out_rows=held_out_rows, dtype=dtype, log=log, model=model, loss_tokens=loss_tokens,
         callback=None if callback is None else lambda _, report: callback(report),
     )  # fmt: skip
     return found[""]
@@ -93,18 +109,26 @@ def train_many(
     quiet: bool = False,
     held_out_rows: int = 131_072,
     dtype: torch.dtype = torch.float32,
+    log: Iterable[str] = (),
+    model: Model | None = None,
+    loss_tokens: int = LOSS_TOKENS,
     callback: Callable[[str, StepReport], None] | None = None,
 ) -> dict[str, Dictionary]:
     """Train several dictionaries from one reader, each in the folder `out`/<its name>; the rest as in `train`.
 
-    Every dictionary comes out exactly as if it had been trained alone.
+    Every dictionary comes out exactly as if it had been trained alone. One whose loss is not finite or leaps is stopped
+    there and its last good state kept (its folder says why in failed.json); the others go on to their end, then
+    SomeFailed is raised, which has what failed and what was made.
     """
     rows = source if isinstance(source, Rows) else TensorRows(source)
     if batch < 1 or (tokens is not None and tokens < 1):
         raise UsageError(f"Cannot train on {tokens} rows in batches of {batch}. Give positive numbers.")
     if ema is not None and not 0 < ema < 1:
         raise UsageError(f"ema is {ema}. Give a number between 0 and 1, such as 0.999.")
-    jobs = {name: job.resolved(rows) for name, job in jobs.items()}
+    jobs, log = {name: job.resolved(rows) for name, job in jobs.items()}, list(log)
+    check_sinks(log)
+    if model is not None:
+        check_model(rows, model)
     steps = math.ceil((tokens if tokens is not None else rows.rows) / batch)
     setting = {
         "jobs": {name: job.setting() for name, job in jobs.items()},
@@ -114,11 +138,27 @@ def train_many(
         "source": rows.fingerprint(), "sites": list(rows.sites), "model": rows.model_name,
     }  # fmt: skip
     run = _Run(rows, jobs, setting, Path(out) if out is not None else None)
-    done = run.begin(resume)
-    if done is not None:
-        return done
-    run.loop(checkpoint_minutes, quiet, callback)
-    return run.finish(held_out_rows, dtype)
+    made = run.begin(resume)
+    if made is None:
+        run.loop(checkpoint_minutes, quiet, callback, log)
+        made = run.finish(held_out_rows, dtype, model, loss_tokens)
+    if run.failures:
+        raise SomeFailed(run.failures, made)
+    return made
+
+
+@final
+class SomeFailed(TrainingError):
+    """Some of several dictionaries could not be trained to the end: `failures` by name; `dictionaries` are the rest."""
+
+    def __init__(self, failures: Mapping[str, Failure], dictionaries: Mapping[str, Dictionary]) -> None:
+        self.failures, self.dictionaries = dict(failures), dict(dictionaries)
+        first, failure = next(iter(failures.items()))
+        made = "The others are made." if dictionaries else "None is made."
+        super().__init__(
+            f"{len(failures)} of {len(failures) + len(dictionaries)} dictionaries failed, {first} at step "
+            f"{failure.step}: {failure.reason} {made}"
+        )
 
 
 def bfloat16_is_fast() -> bool:
@@ -133,19 +173,23 @@ class _Run:
         # through JSON, so that what is compared with a file compares alike
         self.source, self.jobs, self.setting, self.out = source, jobs, json.loads(json.dumps(setting)), out
         self.steps, self.batch = int(setting["steps"]), int(setting["batch"])
-        self.step, self.seconds = 0, 0.0
+        self.step, self.cost = 0, Cost(steps=dict.fromkeys(jobs, 0.0))
         self.saved: Path | None = None
         self.history: dict[str, list[dict[str, float]]] = {name: [] for name in jobs}
         self.trainers: dict[str, Trainer] = {}
+        self.failures: dict[str, Failure] = {}
 
     # --- begin, continue ---
 
     def begin(self, resume: bool) -> dict[str, Dictionary] | None:
         """Prepare folder and trainers; return the dictionaries when this very run was finished before."""
-        if self.out is not None and resume and self._finished():
-            return {name: self._reload(name) for name in self.jobs}
+        if self.out is not None and resume and is_finished(self.out, self.jobs, self.setting):
+            found = {name: reload(self.out / name) for name in self.jobs}
+            self.failures = {name: end for name, end in found.items() if isinstance(end, Failure)}
+            return {name: end for name, end in found.items() if not isinstance(end, Failure)}
         if self.out is not None and not resume:
-            remove_checkpoints(self.out)
+            for folder in (self.out, *(self.out / name for name in self.jobs)):
+                remove_checkpoints(folder)
         first = next(self.source.batches(min(START_ROWS, max(self.source.rows, 1))))
         for name, job in self.jobs.items():
             x, y = job.rows(first)
@@ -156,35 +200,21 @@ class _Run:
             )  # fmt: skip
         if self._continue():
             return None
+        failed: dict[str, TrainingError] = {}
         for name, job in self.jobs.items():
-            self.trainers[name].start(*job.rows(first))
+            try:
+                self.trainers[name].start(*job.rows(first))
+            except TrainingError as error:
+                if len(self.jobs) == 1:
+                    raise
+                failed[name] = error
         if self.out is not None:
             for name in self.jobs:
-                folder = self.out / name
-                with explained(folder):
-                    folder.mkdir(parents=True, exist_ok=True)
-                    (folder / "config.json").unlink(missing_ok=True)
-                    (folder / "metrics.jsonl").unlink(missing_ok=True)
+                prepare_folder(self.out / name)
             write_run(self.out, what="train", setting=self.setting)
+        for name, error in failed.items():
+            self._fail(name, error, rows=len(first[self.source.sites[0]]))
         return None
-
-    def _finished(self) -> bool:
-        assert self.out is not None
-        if not all((self.out / name / "config.json").exists() for name in self.jobs):
-            return False
-        try:
-            record = json.loads((self.out / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(record, dict) and record.get("setting") == self.setting
-
-    def _reload(self, name: str) -> Dictionary:
-        assert self.out is not None
-        dictionary = load_dictionary(self.out / name)
-        record = json.loads((self.out / name / "config.json").read_text(encoding="utf-8"))
-        lines = (self.out / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        dictionary.report = TrainReport(**record["training"], history=[json.loads(line) for line in lines])
-        return dictionary
 
     def _continue(self) -> bool:
         found = latest_checkpoint(self.out) if self.out is not None else None
@@ -196,14 +226,16 @@ class _Run:
                 f"{path} belongs to another run ({differences(facts['setting'], self.setting)}). "
                 "Give another folder with --out, or start anew without resuming."
             )
+        self.failures = {name: Failure.from_json(record) for name, record in facts.get("failures", {}).items()}
+        self.trainers = {name: trainer for name, trainer in self.trainers.items() if name not in self.failures}
         for name, trainer in self.trainers.items():
             trainer.load_state(
                 {key.removeprefix(f"{name}|"): t for key, t in tensors.items() if key.startswith(f"{name}|")}
             )
-        self.step, self.saved = int(facts["step"]), path
-        self.seconds, self.history = float(facts["seconds"]), facts["history"]
+        self.step, self.saved, self.history = int(facts["step"]), path, facts["history"]
+        self.cost = Cost(**facts["cost"])
         for name, points in self.history.items():  # lines written after the checkpoint will be written again
-            self._write_metrics(name, points)
+            write_metrics(path.parent / name, points)
         return True
 
     def checkpoint(self) -> Path | None:
@@ -211,28 +243,37 @@ class _Run:
         if self.out is None:
             return None
         tensors = {f"{name}|{key}": t for name, trainer in self.trainers.items() for key, t in trainer.state().items()}
-        facts = {"setting": self.setting, "step": self.step, "seconds": self.seconds, "history": self.history}
+        facts = {
+            "setting": self.setting, "step": self.step, "cost": asdict(self.cost), "history": self.history,
+            "failures": {name: failure.to_json() for name, failure in self.failures.items()},
+        }  # fmt: skip
         self.saved = write_checkpoint(self.out, tensors, facts)
         return self.saved
 
     # --- the loop ---
 
-    def loop(self, checkpoint_minutes: float, quiet: bool, callback: Callable[[str, StepReport], None] | None) -> None:
+    def loop(
+        self, checkpoint_minutes: float, quiet: bool, callback: Callable[[str, StepReport], None] | None,
+        log: Iterable[str] = (),
+    ) -> None:  # fmt: skip
         """Take the steps that are left."""
         every = max(self.steps // POINTS, 1)
-        began, before, saved = time.monotonic(), self.seconds, time.monotonic()
+        began, before, saved = time.monotonic(), self.cost.seconds, time.monotonic()
         total = self.steps * self.batch
+        sinks = Sinks(log, Sitting(self.out, tuple(self.trainers), self.setting, self.step))
         with Asked() as asked, Meter("training", total=total, unit="rows", quiet=quiet) as meter:
             meter.resume(self.step * self.batch)
             try:
                 batches = self.source.batches(self.batch, start=self.step * self.batch)
                 while self.step < self.steps:
+                    asking = time.monotonic()
                     rows = next(batches)
-                    reports = {name: t.step(*self.jobs[name].rows(rows)) for name, t in self.trainers.items()}
+                    self.cost.reading += time.monotonic() - asking
+                    reports = self._step(rows)
                     self.step += 1
-                    self.seconds = before + time.monotonic() - began
+                    self.cost.seconds = before + time.monotonic() - began
                     if self.step % every == 0 or self.step == self.steps:
-                        self._note(reports)
+                        self._note(reports, sinks)
                     worst = max(report.fvu for report in reports.values())
                     meter.advance(self.batch, f"fvu {worst:.3f}")
                     if callback is not None:
@@ -245,13 +286,41 @@ class _Run:
                         saved = time.monotonic()
             except KeyboardInterrupt as error:
                 raise self._stopped("SIGINT") from error
+            finally:
+                sinks.close()
+
+    def _step(self, rows: Mapping[str, Tensor]) -> dict[str, StepReport]:
+        reports = {}
+        for name, trainer in list(self.trainers.items()):
+            began = time.monotonic()
+            try:
+                reports[name] = trainer.step(*self.jobs[name].rows(rows))
             except TrainingError as error:
-                first = self.step * self.batch
-                kept = self._kept()
-                where = f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
-                raise TrainingError(
-                    f"Rows {first:,} to {first + self.batch - 1:,} of the source stopped the training. {error} {where}"
-                ) from error
+                self._fail(name, error)
+            self.cost.steps[name] += time.monotonic() - began
+        return reports
+
+    def _fail(self, name: str, error: TrainingError, rows: int | None = None) -> None:
+        """Stop one dictionary and keep its last good state; TrainingError when none is left."""
+        first = self.step * self.batch
+        last = first + (rows or self.batch) - 1
+        what = f"Rows {first:,} to {last:,} of the source stopped the training. {error}"
+        if len(self.jobs) == 1:
+            kept = self._kept()
+            where = f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
+            raise TrainingError(f"{what} {where}") from error
+        trainer, kept = self.trainers.pop(name), None
+        if self.out is not None:
+            facts = {"setting": {**self.setting, "jobs": {name: self.setting["jobs"][name]}}, "step": self.step}
+            kept = write_checkpoint(self.out / name, trainer.state(), facts)
+        failure = Failure(self.step, (first, last), str(error), str(kept) if kept else None)
+        self.failures[name] = failure
+        if self.out is not None:
+            write_failure(self.out / name, failure)
+        if not self.trainers:
+            all_of = "; ".join(f"{name}: {end.reason}" for name, end in self.failures.items())
+            raise TrainingError(f"All {len(self.jobs)} dictionaries failed. {all_of}") from error
+        print(f"lensing: {name} is stopped, the others go on. {what}", file=sys.stderr, flush=True)
 
     def _kept(self) -> Path | None:
         # a step that was cut in half leaves trainers that disagree with the counter: then only the last file is good
@@ -269,62 +338,31 @@ class _Run:
             "Run the same command to continue."
         )
 
-    def _note(self, reports: dict[str, StepReport]) -> None:
+    def _note(self, reports: dict[str, StepReport], sinks: Sinks) -> None:
         for name, r in reports.items():
             point = {
                 "step": self.step, "rows": self.step * self.batch, "fvu": r.fvu, "aux": r.aux, "l0": r.l0,
-                "dead": r.dead, "lr": r.lr, "seconds": round(self.seconds, 3), "penalty": r.penalty,
+                "dead": r.dead, "lr": r.lr, "seconds": round(self.cost.seconds, 3), "penalty": r.penalty,
                 "coefficient": r.coefficient,
             }  # fmt: skip
             self.history[name].append(point)
             if self.out is not None:
-                with explained(self.out), open(self.out / name / "metrics.jsonl", "a", encoding="utf-8") as file:
-                    file.write(json.dumps(point) + "\n")
-
-    def _write_metrics(self, name: str, points: list[dict[str, float]]) -> None:
-        assert self.out is not None
-        with atomic_file(self.out / name / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
+                add_metrics(self.out / name, point)
+            sinks.write(name, point)
 
     # --- the end ---
 
-    def finish(self, held_out_rows: int, dtype: torch.dtype) -> dict[str, Dictionary]:
+    def finish(
+        self, held_out_rows: int, dtype: torch.dtype, model: Model | None, loss_tokens: int
+    ) -> dict[str, Dictionary]:
         """Fold, round, measure and save every dictionary."""
         self.checkpoint()  # measuring takes a while: a stop during it costs no training
-        sample = self.source.held_out_tokens(SAMPLE_TOKENS)
-        for trainer in self.trainers.values():
-            trainer.finish(dtype)
-        held = list(self.source.held_out(held_out_rows))
-        for name, trainer in self.trainers.items():
-            d, job = trainer.dictionary, self.jobs[name]
-            d.site, d.target, d.model_name = job.site, job.target, self.source.model_name
-            d.statistics = measure_statistics(
-                d, (job.rows(part) for part in held),
-                corpus=self.source.corpus, documents=self.source.held_out_documents,
-            )  # fmt: skip
-            d.sample = Sample.of(sample) if sample else None
-            silent = len(trainer.silence.dead()) / d.d_sae
-            s = d.statistics
-            d.report = TrainReport(
-                steps=self.steps, tokens=self.steps * self.batch, batch=self.batch, lr=trainer.lr, seed=job.seed,
-                seconds=self.seconds, documents=self.source.documents,
-                held_out_documents=self.source.held_out_documents, held_out_rows=s.n, fvu=s.fvu, l0=s.l0,
-                dead_share=s.dead_share, silent_share=silent, history=self.history[name],
-            )  # fmt: skip
-            if self.out is not None:
-                d.save(self.out / name)
+        made = end_training(
+            self.source, self.jobs, self.trainers, self.cost, self.history, batch=self.batch,
+            held_out_rows=held_out_rows, dtype=dtype, model=model, loss_tokens=loss_tokens,
+        )  # fmt: skip
         if self.out is not None:
+            for name, dictionary in made.items():
+                dictionary.save(self.out / name)
             remove_checkpoints(self.out)
-        return {name: trainer.dictionary for name, trainer in self.trainers.items()}
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> str:
-    """What differs between two settings, as `name was a, is b`, nested names with dots."""
-    found = []
-    for name in sorted({*before, *now}):
-        a, b, path = before.get(name), now.get(name), f"{within}.{name}".strip(".")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found.append(differences(a, b, path))
-        elif a != b:
-            found.append(f"{path} was {a}, is {b}")
-    return "; ".join(part for part in found if part)
+        return made
