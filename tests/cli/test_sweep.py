@@ -127,9 +127,8 @@ def test_what_is_wrong_on_the_command_line(arguments, said, capsys):
 
 
 def test_train_from_a_file(run, tmp_path, capsys):
-    file = toml(
-        tmp_path / "run.toml", run, 'architecture = "topk"\nwidth = 16\nk = 2\nprefixes = [4, 8]\nskip = false\n'
-    )
+    more = 'architecture = "topk"\nwidth = 16\nk = 2\nprefixes = [4, 8]\nskip = false\n'
+    file = toml(tmp_path / "run.toml", run, more)
     assert main(["train", "--config", file, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 256
     sae = ln.load_dictionary(tmp_path / "out")

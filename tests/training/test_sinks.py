@@ -107,9 +107,7 @@ def test_one_that_cannot_begin_is_said_before_training(
     with pytest.raises(LensingError, match=r"sink 'wandb' cannot begin: no login. .*leave --log wandb out"):
         ln.train(rows, ln.TopK(width=16, k=2), log=["wandb"], **SHORT)
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(
-        UsageError, match=r"needs trackio, which is not installed. Install it with: pip install trackio"
-    ):
+    with pytest.raises(UsageError, match=r"needs trackio, which is not installed. .* pip install trackio"):
         ln.train(rows, ln.TopK(width=16, k=2), log=["trackio"], out=tmp_path / "no", **SHORT)
     assert not (tmp_path / "no").exists()
     with pytest.raises(UnknownNameError, match=r"no sink named 'wandbb'. Did you mean 'wandb'"):

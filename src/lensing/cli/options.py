@@ -38,12 +38,11 @@ def fill_from_toml(app: Any, commands: tuple[str, ...], arguments: Any) -> None:
     """
     options = {_key(argument.name): argument for argument in arguments if argument.name.startswith("--")}
     given = options.get("config")
-    if given is None or not given.tokens:
-        return
+    if given is None or not given.tokens or len(commands) < 2:
+        return  # `lensing train --config FILE` first finds its architecture there, and is then called again with it
     file = Toml(given.tokens[-1].value)
     values = {key.replace("-", "_"): value for key, value in file.values.items()}
-    if len(commands) > 1 and "architecture" not in options:
-        values.pop("architecture", None)  # it chose the command, or the command line chose another
+    values.pop("architecture", None)  # it chose the command, or the command line chose another
     hints = {key: argument.hint for key, argument in options.items() if key not in _UNSET}
     file.check(values, hints, "option")
     for key, value in values.items():
