@@ -73,7 +73,10 @@ class Toml:
             if quotes:
                 quotes = "" if line.count(quotes) % 2 else quotes
                 continue
-            if header := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line):
+            header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+            if header and header[1] not in self.values:
+                header = None  # a list within a list
+            if header:
                 here = header[1]
                 seen += here == table
             name = re.match(r"""\s*(?:"([^"]*)"|'([^']*)'|([\w-]+))\s*[=.]""", line)
@@ -124,7 +127,8 @@ def describe(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(json.dumps(part) for part in inner)
     if origin in (list, tuple):
-        return f"a list of {describe(inner[0]).removeprefix('a ')}s" if inner[0] is not str else "a list of texts"
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}
+        return f"a list of {plural.get(inner[0], 'such')}"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
     return names.get(hint, "a path in quotes")
 

@@ -77,7 +77,7 @@ def test_grids_from_a_file_and_the_command_line_wins(run, tmp_path, capsys):
     file = toml(tmp_path / "sweep.toml", run, more + 'architecture = ["relu", "gated"]\nsparsity = 0.1\n')
     assert main(["sweep", "--config", file, "--width", "12", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert [m["name"] for m in table["members"]] == ["topk-k2", "relu-sparsity0.1", "gated-sparsity0.1"]
+    assert [m["name"] for m in table["members"]] == ["topk-k2-auxcoef0", "relu-sparsity0.1", "gated-sparsity0.1"]
     assert {m["config"]["width"] for m in table["members"]} == {12}
     assert table["members"][0]["config"]["aux_coef"] == 0
 
@@ -85,7 +85,10 @@ def test_grids_from_a_file_and_the_command_line_wins(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("widht = 8\n", "There is no option of a sweep named 'widht'. Did you mean 'width'? (FILE, line 7)"),
+        (
+            "widht = 8\n",
+            "There is no option of a sweep named 'widht'. Did you mean 'width' or 'bandwidth'? (FILE, line 7)",
+        ),
         ('\nwidth = "8"\n', 'FILE, line 8: width is "8". Give a whole number or a list of whole numbers there.'),
         ("batch = 8.5\n", "FILE is not TOML: Cannot overwrite a value"),
         ("ema = true\n", "FILE, line 7: ema is true. Give a number there."),
@@ -145,6 +148,7 @@ def test_train_from_a_file(run, tmp_path, capsys):
     [
         ("", "FILE names no architecture. Add a line such as architecture"),
         ('architecture = "topq"\n', "There is no architecture named 'topq'. Did you mean 'topk'? (FILE, line 7)"),
+        ('architecture = ["topk"]\n', "FILE, line 7: a training has one architecture. Give it in quotes"),
         ('architecture = "topk"\nkk = 2\n', "There is no option named 'kk'. Did you mean 'k'? (FILE, line 8)"),
         ('architecture = "topk"\nk = "2"\n', 'FILE, line 8: k is "2". Give a whole number there.'),
         ('architecture = "topk"\nk = 2\n', "train topk needs --width."),

@@ -71,6 +71,7 @@ def _sites(model: Any, flag: str, joined: str) -> str:
     names = []
     for name in joined.split(JOIN):
         if len(found := model.resolve_all(name)) != 1:
-            raise UsageError(f"--{flag} {name} means {len(found)} sites. Give one, such as {found[0]}.")
+            option = flag.partition(" ")[0]
+            raise UsageError(f"--{option} {name} means {len(found)} sites. Give one, such as {found[0]}.")
         names.append(found[0].name)
     return JOIN.join(names)

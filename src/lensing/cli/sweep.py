@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,10 +10,13 @@ from cyclopts import Parameter
 
 from lensing.cli.options import SinkName, absolute, several
 from lensing.cli.show import show
+from lensing.dictionary.configs import JOIN
 from lensing.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from lensing.training.job import Job
 
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True, converter=several(str))]
 Counts = Annotated[list[int] | None, Parameter(consume_multiple=True, converter=several(int))]
@@ -142,6 +146,15 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return values, grids
 
 
+def _resolved(job: Job, full: dict[str, str | None]) -> Job:
+    """The job with its sites by their full names."""
+    site, target = (
+        JOIN.join(str(full[name]) for name in joined.split(JOIN)) if joined else None
+        for joined in (job.site, job.target)
+    )
+    return dataclasses.replace(job, site=site, target=target)
+
+
 def _sweep(options: dict[str, Any], grids: list[dict[str, Any]], *, as_json: bool) -> int:
     import lensing as ln
     from lensing.cli.source import open_source
@@ -161,11 +174,13 @@ def _sweep(options: dict[str, Any], grids: list[dict[str, Any]], *, as_json: boo
     shared = {key: value for key, value in options.items() if key not in HERE}
     jobs = expand(grids or [{}], shared)
     sites = sites_of(jobs.values())
-    source, model, _ = open_source(
+    source, model, names = open_source(
         model=run["model"], store=run["store"], text=run["text"], sample=run["sample"],
         flags={f"site {name}": name for name in sites} or {"site": None}, seed=run["text_seed"], out=run["out"],
         allow_pickle=run["allow_pickle"],
     )  # fmt: skip
+    full = {name: names[f"site {name}"] for name in sites}
+    jobs = {name: _resolved(job, full) for name, job in jobs.items()}
     with called("sweep", {**absolute(run), **shared, GRID: grids}):
         report = ln.sweep(
             source, jobs, tokens=run["tokens"], batch=run["batch"], ema=run["ema"], out=run["out"], log=run["log"],

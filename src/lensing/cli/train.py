@@ -98,15 +98,20 @@ def from_file(
     if config is None:
         if tokens:
             raise UnknownNameError("command", tokens[0], ARCHITECTURES)
-        app.help_print()
+        from lensing.cli.app import build
+
+        build()(["train", "--help"])
         return
     file = Toml(config)
     name = file.values.get("architecture")
     if name is None:
         raise UsageError(f'{config} names no architecture. Add a line such as architecture = "topk".')
+    if not isinstance(name, str):
+        where = f"{config}, line {file.line('architecture')}"
+        raise UsageError(f"{where}: a training has one architecture. Give it in quotes, or see lensing sweep.")
     if name not in ARCHITECTURES:
-        hint = f"{suggest(str(name), ARCHITECTURES)} ({config}, line {file.line('architecture')})"
-        raise UnknownNameError("architecture", str(name), ARCHITECTURES, hint)
+        hint = f"{suggest(name, ARCHITECTURES)} ({config}, line {file.line('architecture')})"
+        raise UnknownNameError("architecture", name, ARCHITECTURES, hint)
     from lensing.cli.app import build
 
     build()(["train", name, *tokens, "--config", str(config)])
