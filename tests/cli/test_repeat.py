@@ -53,7 +53,7 @@ def test_what_differs_from_the_record_is_said(trained, text, tmp_path, capsys):
     capsys.readouterr()
     assert main(["run", str(trained), "--out", str(tmp_path / "two")]) == 0
     said = capsys.readouterr().err
-    assert f"lensing: not as recorded: torch was 1.0, is {torch.__version__}" in said
+    assert f"lensing: not as recorded: versions.torch was 1.0, is {torch.__version__}" in said
     assert "lensing: not as recorded: source.documents was 60, is 61" in said
     assert "files of weights and rows differ from those of" in said
 

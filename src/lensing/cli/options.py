@@ -9,6 +9,7 @@ from typing import Any, Literal
 from cyclopts import Token
 
 from lensing.config import Toml
+from lensing.registry import shipped_models
 
 SinkName = Literal["wandb", "trackio", "tensorboard"]
 _PLACES = ("model", "store", "text", "out")  # options that may name a file or folder
@@ -68,6 +69,8 @@ def absolute(options: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(options)
     for key in _PLACES:
         value = found.get(key)
+        if value in shipped_models():
+            continue
         if value is not None and (isinstance(value, Path) or Path(value).expanduser().exists()):
             found[key] = str(Path(value).expanduser().resolve())
     return found

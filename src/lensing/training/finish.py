@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensing.dictionary.base import Dictionary
-from lensing.dictionary.codes import Codes
 from lensing.dictionary.statistics import Statistics
 from lensing.measure.fvu import FVU
 from lensing.measure.l0 import Firing
@@ -24,7 +23,9 @@ class StatisticsMeter:
     def __init__(self, dictionary: Dictionary) -> None:
         self.dictionary, self.fvu, self.firing = dictionary, FVU(), Firing(dictionary.d_sae)
         self.largest = torch.zeros(dictionary.d_sae)
-        self.parts: list[Codes] = []
+        # of activations above zero only, for the percentiles: those of every member of a sweep are held together
+        self.index: list[np.ndarray] = []
+        self.value: list[np.ndarray] = []
 
     @torch.no_grad()
     def add(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
@@ -34,7 +35,9 @@ class StatisticsMeter:
         self.fvu.add(x if y is None else y, d.decode(codes) + d.skipped(x))
         self.firing.add(codes)
         self.largest = torch.maximum(self.largest, codes.maximum)
-        self.parts.append(codes)
+        active = codes.value > 0
+        self.index.append(codes.index[active].int().numpy())
+        self.value.append(codes.value[active].numpy())
 
     def statistics(self, *, corpus: str, documents: int) -> Statistics:
         """Statistics over everything that was added (definitions: Statistics)."""
@@ -47,7 +50,7 @@ class StatisticsMeter:
             total_variance=meter.total_variance,
             mean_norm=meter.mean_norm,
             max_activation=self.largest,
-            p999=_percentile(self.parts, self.dictionary.d_sae, 0.999),
+            p999=_percentile(self.index, self.value, self.dictionary.d_sae, 0.999),
             density=firing.density.float(),
             fvu=meter.value,
             l0=firing.l0,
@@ -72,11 +75,9 @@ def measure_statistics(
     return meter.statistics(corpus=corpus, documents=documents)
 
 
-def _percentile(parts: list[Codes], d_sae: int, q: float) -> Tensor:
+def _percentile(indices: list[np.ndarray], values: list[np.ndarray], d_sae: int, q: float) -> Tensor:
     # every latent's quantile over its activations above zero, linear between order statistics; 0 for silent latents
-    index = np.concatenate([c.index.numpy() for c in parts])
-    value = np.concatenate([c.value.numpy() for c in parts])
-    index, value = index[value > 0], value[value > 0]
+    index, value = np.concatenate(indices), np.concatenate(values)
     order = np.lexsort((value, index))
     value = value[order].astype(np.float64)
     counts = np.bincount(index, minlength=d_sae)
