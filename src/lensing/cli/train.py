@@ -33,6 +33,9 @@ class Run:
     """The site to write, for a transcoder, such as mlp_out.2 from mlp_in.2; the site that is read, if not given."""
     skip: bool = False
     """Let a linear map go round the transcoder's latents."""
+    cross_layer: bool = False
+    """Let the latents of each layer write its own site and all after it: --site and --target name as many sites, in the
+    order of the layers, joined by + or as patterns such as mlp_in.* and mlp_out.*."""
     store: Path | None = None
     """Instead of a model and text: the folder that lensing harvest made."""
     text: Path | None = None
@@ -75,11 +78,18 @@ def _train(config: Any, run: Run) -> None:
     import lensing as ln
 
     source, site, target = _live(run) if run.store is None else _stored(run)
-    dictionary = ln.train(
-        source, config, site=site, target=target, skip=run.skip, tokens=run.tokens, batch=run.batch, lr=run.lr,
-        ema=run.ema, seed=run.seed, out=run.out,
-    )  # fmt: skip
-    show(dictionary.report, lambda console: _draw(config, dictionary.report, run.out, console), as_json=run.json)
+    setting: dict[str, Any] = {
+        "skip": run.skip, "tokens": run.tokens, "batch": run.batch, "lr": run.lr, "ema": run.ema, "seed": run.seed,
+        "out": run.out,
+    }  # fmt: skip
+    if run.cross_layer:
+        reads, writes = site.split(JOIN), (target or "").split(JOIN) if target else []
+        dictionary: Any = ln.train_cross_layer(source, config, reads=reads, writes=writes, **setting)
+    else:
+        dictionary = ln.train(source, config, site=site, target=target, **setting)
+    s = dictionary.statistics
+    sites = list(zip(dictionary.writes, s.fvus, s.l0s, strict=True)) if run.cross_layer else []
+    show(dictionary.report, lambda console: _draw(config, dictionary.report, run.out, sites, console), as_json=run.json)
 
 
 def _stored(run: Run) -> tuple[Any, str, str | None]:
@@ -107,8 +117,8 @@ def _live(run: Run) -> tuple[Any, str, str | None]:
     # The text is read before the model is loaded: a wrong path should be said at once.
     documents, corpus = (read_documents(run.text), run.text.name) if run.text is not None else ([], "")
     model = ln.load_model(run.model, allow_pickle=run.allow_pickle)
-    site = _sites(model, "site", run.site)
-    target = _sites(model, "target", run.target) if run.target is not None else None
+    site = _sites(model, "site", run.site, run.cross_layer)
+    target = _sites(model, "target", run.target, run.cross_layer) if run.target is not None else None
     # Sampling takes minutes: a folder that cannot be written should be said before it.
     check_writable(run.out)
     if run.sample is not None:
@@ -118,22 +128,28 @@ def _live(run: Run) -> tuple[Any, str, str | None]:
     return ln.live(model, documents, sites=list(dict.fromkeys(names)), seed=run.seed, corpus=corpus), site, target
 
 
-def _sites(model: Any, flag: str, joined: str) -> str:
-    names = []
+def _sites(model: Any, flag: str, joined: str, several: bool = False) -> str:
+    names: list[str] = []
     for name in joined.split(JOIN):
+        if several:
+            names += [site.name for site in model.resolve_all(name)]
+            continue
         if len(found := model.resolve_all(name)) != 1:
             raise UsageError(f"--{flag} {name} means {len(found)} sites. Give one, such as {found[0]}.")
         names.append(found[0].name)
     return JOIN.join(names)
 
 
-def _draw(config: Any, report: Any, out: Path, console: Any) -> None:
+def _draw(config: Any, report: Any, out: Path, sites: list[tuple[str, float, float]], console: Any) -> None:
     facts = report.to_json()
     for name in ("tokens", "steps", "seconds", "fvu", "l0", "dead_share"):
         value = facts[name]
         shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
         console.print(f"{name.replace('_', ' '):12}{shown}")
+    for site, fvu, l0 in sites:
+        console.print(f"{site:16}fvu {fvu:.4f}, l0 of its layer {l0:.2f}")
     aim = getattr(config, "l0", None)
+    aim = aim * max(len(sites), 1) if aim is not None else None  # of each layer
     if aim is not None and abs(report.l0 - aim) > MISSED * aim:
         console.print(f"L0 was to reach {aim:g} and did not in {report.steps:,} steps. Train on more tokens.")
     console.print(f"The dictionary is in {out}.")

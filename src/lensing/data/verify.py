@@ -15,6 +15,8 @@ from lensing.files import sha256
 from lensing.progress import Meter
 from lensing.shards import MEND
 
+KINDS = ("lensing-dictionary", "lensing-cross-layer")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -92,7 +94,7 @@ def verify_dictionary(folder: str | Path) -> VerifyReport:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FileFormatError(f"{path} is not JSON: {error}. Fetch or save the dictionary again.") from error
-    if not isinstance(record, dict) or record.get("format") != "lensing-dictionary":
+    if not isinstance(record, dict) or record.get("format") not in KINDS:
         raise FileFormatError(f"{path} does not describe a lensing dictionary. Give a folder that lensing saved.")
     hashes = record.get("sha256")
     if not isinstance(hashes, dict):

@@ -19,10 +19,13 @@ class Silence:
         self.limit = limit
         self.rows: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64)
 
-    def add(self, codes: Codes) -> None:
-        """Take in one batch's codes."""
-        self.rows += codes.rows
-        self.rows[codes.index[codes.value > 0].cpu().long()] = 0
+    def add(self, *codes: Codes) -> None:
+        """Take in one batch's codes, or those of several layers, whose latents are numbered one after the other."""
+        self.rows += codes[0].rows
+        first = 0
+        for part in codes:
+            self.rows[first + part.index[part.value > 0].cpu().long()] = 0
+            first += part.d_sae
 
     def dead(self) -> Int[Tensor, " dead"]:
         """The dead latents, ascending."""

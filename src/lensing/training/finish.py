@@ -27,30 +27,45 @@ def measure_statistics(
 
     A transcoder's rows come as pairs, what is read and what is to be written; mu, variance and norm are of the latter.
     """
-    meter, firing, largest = FVU(), Firing(dictionary.d_sae), torch.zeros(dictionary.d_sae)
-    parts: list[Codes] = []
+    meter, latents = FVU(), LatentMeter(dictionary.d_sae)
     with torch.no_grad():
         for part in rows:
             x, y = part if isinstance(part, tuple) else (part, None)
             codes = dictionary.encode(x)
             meter.add(x if y is None else y, dictionary.decode(codes) + dictionary.skipped(x))
-            firing.add(codes)
-            largest = torch.maximum(largest, codes.maximum)
-            parts.append(codes)
-    return Statistics(
-        corpus=corpus,
-        n=meter.n,
-        documents=documents,
-        mean=meter.mean.float(),
-        total_variance=meter.total_variance,
-        mean_norm=meter.mean_norm,
-        max_activation=largest,
-        p999=_percentile(parts, dictionary.d_sae, 0.999),
-        density=firing.density.float(),
-        fvu=meter.value,
-        l0=firing.l0,
-        dead_share=firing.dead_share,
-    )
+            latents.add(codes)
+    return latents.statistics(meter, corpus=corpus, documents=documents)
+
+
+class LatentMeter:
+    """What latents do, batch by batch: how often, how strongly."""
+
+    def __init__(self, d_sae: int) -> None:
+        self.d_sae, self.firing, self.largest = d_sae, Firing(d_sae), torch.zeros(d_sae)
+        self.parts: list[Codes] = []
+
+    def add(self, codes: Codes) -> None:
+        """Take in codes."""
+        self.firing.add(codes)
+        self.largest = torch.maximum(self.largest, codes.maximum)
+        self.parts.append(codes)
+
+    def statistics(self, fvu: FVU, *, corpus: str, documents: int) -> Statistics:
+        """Everything, with what `fvu` took in of the vectors."""
+        return Statistics(
+            corpus=corpus,
+            n=fvu.n,
+            documents=documents,
+            mean=fvu.mean.float(),
+            total_variance=fvu.total_variance,
+            mean_norm=fvu.mean_norm,
+            max_activation=self.largest,
+            p999=_percentile(self.parts, self.d_sae, 0.999),
+            density=self.firing.density.float(),
+            fvu=fvu.value,
+            l0=self.firing.l0,
+            dead_share=self.firing.dead_share,
+        )
 
 
 def _percentile(parts: list[Codes], d_sae: int, q: float) -> Tensor:

@@ -16,12 +16,14 @@ from torch import Tensor
 from lensing.config import write_run
 from lensing.data.rows import Rows, TensorRows
 from lensing.dictionary.base import Dictionary
+from lensing.dictionary.crossload import load_cross_layer
 from lensing.dictionary.load import load_dictionary
 from lensing.dictionary.statistics import Sample
 from lensing.errors import Interrupted, TrainingError, UsageError
 from lensing.files import atomic_file, explained
 from lensing.progress import Meter
 from lensing.training.checkpoint import Asked, latest_checkpoint, remove_checkpoints, write_checkpoint
+from lensing.training.cross import measure_cross_layer
 from lensing.training.finish import measure_statistics
 from lensing.training.job import Job
 from lensing.training.report import TrainReport
@@ -152,7 +154,7 @@ class _Run:
             self.trainers[name] = Trainer(
                 job.config, x.shape[1], d_out=None if y is None else y.shape[1], skip=job.skip, parts=job.parts(first),
                 steps=self.steps, batch=self.batch, lr=job.lr, warmup=self.setting["warmup"], seed=job.seed,
-                quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"],
+                quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"], writes=job.writes(first),
             )  # fmt: skip
         if self._continue():
             return None
@@ -180,7 +182,8 @@ class _Run:
 
     def _reload(self, name: str) -> Dictionary:
         assert self.out is not None
-        dictionary = load_dictionary(self.out / name)
+        load = load_cross_layer if self.jobs[name].cross_layer else load_dictionary
+        dictionary: Any = load(self.out / name)
         record = json.loads((self.out / name / "config.json").read_text(encoding="utf-8"))
         lines = (self.out / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         dictionary.report = TrainReport(**record["training"], history=[json.loads(line) for line in lines])
@@ -298,7 +301,8 @@ class _Run:
         for name, trainer in self.trainers.items():
             d, job = trainer.dictionary, self.jobs[name]
             d.site, d.target, d.model_name = job.site, job.target, self.source.model_name
-            d.statistics = measure_statistics(
+            measure = measure_cross_layer if job.cross_layer else measure_statistics
+            d.statistics = measure(
                 d, (job.rows(part) for part in held),
                 corpus=self.source.corpus, documents=self.source.held_out_documents,
             )  # fmt: skip
