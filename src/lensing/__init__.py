@@ -38,6 +38,7 @@ _CONTENTS = {
     "verify_store": "lensing.data.verify",
     "train": "lensing.training.loop",
     "train_cross_layer": "lensing.training.crosslayers",
+    "finetune": "lensing.training.finetune",
     "steer": "lensing.causal.steer",
     "walk": "lensing.walkthrough",
     "LensingError": "lensing.errors",
