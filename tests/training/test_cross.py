@@ -19,6 +19,7 @@ from lensing.dictionary.crosslayer import CrossLayer, new_cross_layer
 from lensing.dictionary.joint import joint_top_patterns
 from lensing.errors import DictionaryError, FileFormatError, Interrupted, UsageError
 from lensing.training.crosslayers import train_cross_layer
+from lensing.training.loop import train
 from lensing.training.step import StepReport, Trainer
 
 READS, WRITES, F, N = (6, 5, 7), (4, 5, 3), 20, 200
@@ -211,6 +212,34 @@ def test_every_architecture_learns(config: Any, planted: tuple[TensorRows, list[
     for i in range(3):
         assert torch.allclose(clt[i].W_dec.norm(dim=1), torch.ones(24), atol=1e-4)
         assert not clt[i].b_dec[16:].any()  # a layer's bias is for its own site
+
+
+def found_in(decoders: list[Tensor], directions: list[Tensor]) -> Tensor:
+    """Which latents (rows) are which features (columns): cosine above 0.95 in every one of the sites."""
+    cosines = [torch.nn.functional.normalize(w, dim=1) @ truth.T for w, truth in zip(decoders, directions, strict=True)]
+    return torch.stack(cosines).min(0).values > 0.95
+
+
+def test_what_acts_in_several_layers_is_one_latent(planted: tuple[TensorRows, list[Tensor]]) -> None:
+    source, directions = planted
+
+    def recipe(sparsity: float) -> Any:
+        return ln.JumpReLU(width=40, penalty="tanh", sparsity=sparsity, ramp=1.0, threshold=0.1, bandwidth=0.5)
+
+    setting: dict[str, Any] = {"tokens": 40_000, "batch": 200, "lr": 1e-2, "warmup": 10, "quiet": True}
+    clt = train_cross_layer(source, recipe(1.0), **SITES, **setting)
+    hits = found_in([clt.decoder(0, j) for j in range(3)], directions)
+    assert int(hits.any(0).sum()) >= 13  # of 16
+    assert int(hits.sum()) <= 17  # once each
+    later = [found_in([clt.decoder(i, j) for j in range(i, 3)], directions[i:]).any(0) for i in (1, 2)]
+    assert not (hits.any(0) & (later[0] | later[1])).any()
+    assert clt.statistics is not None
+    assert clt.statistics.l0 == pytest.approx(3, abs=0.4)  # as many as there are features in a row
+    assert max(clt.statistics.fvus) < 0.2
+    for j in (1, 2):  # a transcoder of one layer needs latents of its own for the same features
+        one = train(source, recipe(0.4), site=f"in.{j}", target=f"out.{j}", **setting)
+        assert int(found_in([one.W_dec], [directions[j]]).any(0).sum()) >= 13
+        assert one.report.l0 == pytest.approx(3, abs=0.6)
 
 
 def test_statistics_are_those_of_brute_force(planted: tuple[TensorRows, list[Tensor]], tmp_path: Path) -> None:
