@@ -35,6 +35,7 @@ _CONTENTS = {
     "open_store": "lensing.data.store",
     "verify_store": "lensing.data.verify",
     "train": "lensing.training.loop",
+    "evaluate": "lensing.evaluation.quality",
     "steer": "lensing.causal.steer",
     "walk": "lensing.walkthrough",
     "LensingError": "lensing.errors",
