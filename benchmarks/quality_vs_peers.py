@@ -72,7 +72,9 @@ class Bench:
     def run(self, data: str, tool: str, kind: str, setting: float, lr: float | None, seed: int, **more: Any) -> Cell:
         """The result of one cell, from its file if there is one."""
         job, world = JOBS[data], f"{data}{seed if data == 'planted' else 0}"
-        label = f"{data}_{tool}_{kind}_{setting:.6g}_{lr or 'own'}_{seed}" + "".join(f"_{v}" for v in more.values())
+        label = f"{data}_{tool}_{kind}_{setting:.6g}_{lr or 'own'}_{seed}_{job['steps']}" + "".join(
+            f"_{v}" for v in more.values()
+        )
         out = self.folder / "cells" / f"{label}.json"
         if not out.exists():
             cell = {key: job[key] for key in ("width", "batch", "steps")} | more | {
