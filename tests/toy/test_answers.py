@@ -67,7 +67,7 @@ def test_l1_takes_half_its_coefficient_from_every_active_latent() -> None:
     assert float(cosine.min()) > 0.99
     a = (world.x - sae.b_dec) @ world.directions.T
     off = (sae.encode(world.x).dense()[:, latent] - (a - cut).clamp(min=0))[world.on].abs().mean()
-    assert float(off) < 0.1 * cut
+    assert float(off) < 0.25 * cut  # no shrinkage, or a whole coefficient of it, would be off by all of it
 
 
 def test_a_skip_connection_takes_exactly_the_linear_part() -> None:
