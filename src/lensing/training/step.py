@@ -29,6 +29,7 @@ PLACES = 4_000_000  # active places that are held at once: where more latents ar
 # estimate of the loss, at an eighth of its cost.
 AUX_STRIDE, AUX_ROWS = 8, 512
 LEAP = 30.0  # a batch whose FVU is so many times the usual one stops the training
+CALM = 0.01  # the least that counts as usual: where nearly nothing is missed, thirty times as much is no leap
 FIRST_ROWS = 4096  # rows on which the encoder's length is set
 
 
@@ -137,7 +138,7 @@ class Trainer:
         for part in self._parts(len(x)):
             self._add(x[part], y[part], len(x), dead, coefficient, sums)
         fvu = sums.squares / self.variance
-        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * self.usual):
+        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * max(self.usual, CALM)):
             self.optimizer.zero_grad()
             usual = f", after {self.usual:.3g} in the steps before" if self.usual > 0 else ""
             raise TrainingError(
