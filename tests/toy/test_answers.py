@@ -76,10 +76,10 @@ def test_a_skip_connection_takes_exactly_the_linear_part() -> None:
     y = (x @ torch.randn(6, 12, generator=g) - 0.5).relu() @ torch.randn(12, 6, generator=g)
     silent = ln.ReLU(width=4, sparsity=1e4, ramp=0.0)
     source = TensorRows({"in": x, "out": y})
-    sae = train(source, silent, site="in", target="out", skip=True, tokens=100_000, batch=256, lr=2e-2, quiet=True)
+    sae = train(source, silent, site="in", target="out", skip=True, tokens=50_000, batch=256, lr=3e-2, quiet=True)
     codes = sae.encode(x)
     assert codes.l0() < 0.01
     design = torch.cat([x, torch.ones(len(x), 1)], 1).double()
     least = fvu(y, design @ torch.linalg.lstsq(design, y.double()).solution)
     assert 0.1 < least < 0.9
-    assert fvu(y, sae.decode(codes) + sae.skipped(x)) == pytest.approx(least, rel=0.02)
+    assert fvu(y, sae.decode(codes) + sae.skipped(x)) == pytest.approx(least, rel=0.05)
