@@ -39,6 +39,7 @@ _CONTENTS = {
     "train": "lensing.training.loop",
     "train_cross_layer": "lensing.training.crosslayers",
     "finetune": "lensing.training.finetune",
+    "evaluate": "lensing.evaluation.quality",
     "steer": "lensing.causal.steer",
     "walk": "lensing.walkthrough",
     "LensingError": "lensing.errors",

@@ -23,6 +23,7 @@ COMMANDS = {
         "lensing.cli.finetune:finetune",
         "Fine-tune a dictionary end to end: spliced into its model, it also lowers the splice's cost.",
     ),
+    "evaluate": ("lensing.cli.evaluate:evaluate", "Measure how much a dictionary rebuilds, and what its splice costs."),
     "convert": ("lensing.cli.convert:convert", "Write a dictionary of one tool in the files of another."),
     "sites": ("lensing.cli.models:sites", "List the sites of a model that can be read and edited."),
     "doctor": ("lensing.cli.models:doctor", "Say what is installed, what is shipped, and whether anything is amiss."),

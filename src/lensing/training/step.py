@@ -31,6 +31,7 @@ PLACES = 4_000_000  # active places that are held at once: where more latents ar
 # estimate of the loss, at an eighth of its cost.
 AUX_STRIDE, AUX_ROWS = 8, 512
 LEAP = 30.0  # a batch whose FVU is so many times the usual one stops the training
+CALM = 0.01  # the least that counts as usual: where nearly nothing is missed, thirty times as much is no leap
 FIRST_ROWS = 4096  # rows on which the encoder's length is set
 
 
@@ -160,7 +161,7 @@ class Trainer:
     def conclude(self, x: Tensor, dead: Tensor, coefficient: float, sums: Sums) -> StepReport:
         """End a step whose gradients are there: check the loss, move the weights, remember what was seen."""
         fvu = sums.squares / self.variance
-        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * self.usual):
+        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * max(self.usual, CALM)):
             self.optimizer.zero_grad()
             usual = f", after {self.usual:.3g} in the steps before" if self.usual > 0 else ""
             raise TrainingError(
