@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lensing.config import to_mapping
@@ -18,8 +17,9 @@ from lensing.dictionary.configs import ARCHITECTURES
 from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
 from lensing.dictionary.rounding import pack
 from lensing.dictionary.statistics import Sample, Statistics
+from lensing.dictionary.tensors import write_tensors
 from lensing.errors import DictionaryError
-from lensing.files import atomic_file, explained, sha256, write_json
+from lensing.files import explained, sha256, write_json
 from lensing.registry import Registry
 
 FORMAT = "lensing-dictionary"
@@ -240,8 +240,7 @@ class Dictionary(nn.Module, abc.ABC):
             if name not in files:
                 path.unlink(missing_ok=True)
                 continue
-            with atomic_file(path) as temporary:
-                save_file(files[name], str(temporary))
+            write_tensors(path, files[name])
             record["sha256"][path.name] = sha256(path)
         write_json(folder / "config.json", record)
         return folder

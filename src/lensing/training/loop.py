@@ -18,10 +18,10 @@ from lensing.data.rows import Rows, TensorRows
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import load_dictionary
 from lensing.dictionary.statistics import Sample
-from lensing.errors import Interrupted, TrainingError, UsageError
-from lensing.files import atomic_file, explained
+from lensing.errors import FileFormatError, Interrupted, LensingError, TrainingError, UsageError
+from lensing.files import atomic_file, explained, sweep
 from lensing.progress import Meter
-from lensing.training.checkpoint import Asked, latest_checkpoint, remove_checkpoints, write_checkpoint
+from lensing.training.checkpoint import Asked, has_checkpoint, latest_checkpoint, remove_checkpoints, write_checkpoint
 from lensing.training.finish import measure_statistics
 from lensing.training.job import Job
 from lensing.training.report import TrainReport
@@ -142,10 +142,16 @@ class _Run:
 
     def begin(self, resume: bool) -> dict[str, Dictionary] | None:
         """Prepare folder and trainers; return the dictionaries when this very run was finished before."""
-        if self.out is not None and resume and self._finished():
-            return {name: self._reload(name) for name in self.jobs}
-        if self.out is not None and not resume:
-            remove_checkpoints(self.out)
+        if self.out is not None:
+            if resume and self._finished():
+                remove_checkpoints(self.out)
+                return {name: self._reload(name) for name in self.jobs}
+            if not resume:
+                remove_checkpoints(self.out)
+            elif not has_checkpoint(self.out):
+                self._refuse_finished()
+            for name in ("", *self.jobs):
+                sweep(self.out / name)
         first = next(self.source.batches(min(START_ROWS, max(self.source.rows, 1))))
         for name, job in self.jobs.items():
             x, y = job.rows(first)
@@ -172,18 +178,42 @@ class _Run:
         assert self.out is not None
         if not all((self.out / name / "config.json").exists() for name in self.jobs):
             return False
+        return self._recorded() == self.setting
+
+    def _recorded(self) -> dict[str, Any] | None:
+        """The setting in the folder's run.json, None where there is none that can be read."""
+        assert self.out is not None
         try:
-            record = json.loads((self.out / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(record, dict) and record.get("setting") == self.setting
+            setting = json.loads((self.out / "run.json").read_text(encoding="utf-8"))["setting"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return setting if isinstance(setting, dict) else None
+
+    def _refuse_finished(self) -> None:
+        """What another run finished is not written over."""
+        assert self.out is not None
+        for name in self.jobs:
+            if (self.out / name / "config.json").exists():
+                before = self._recorded()
+                why = differences(before, self.setting) if before is not None else "run.json does not say which"
+                raise UsageError(
+                    f"{self.out / name} holds a dictionary of another run ({why}). "
+                    "Give another folder with --out, or remove this one."
+                )
 
     def _reload(self, name: str) -> Dictionary:
         assert self.out is not None
         dictionary = load_dictionary(self.out / name)
         record = json.loads((self.out / name / "config.json").read_text(encoding="utf-8"))
-        lines = (self.out / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        dictionary.report = TrainReport(**record["training"], history=[json.loads(line) for line in lines])
+        path = self.out / name / "metrics.jsonl"
+        try:
+            history = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            dictionary.report = TrainReport(**record["training"], history=history)
+        except (OSError, ValueError, TypeError) as error:
+            raise FileFormatError(
+                f"{path} is missing or not what was written beside the dictionary: {error}. "
+                "The dictionary itself is whole: load it, or give another folder with --out."
+            ) from error
         return dictionary
 
     def _continue(self) -> bool:
@@ -245,13 +275,24 @@ class _Run:
                         saved = time.monotonic()
             except KeyboardInterrupt as error:
                 raise self._stopped("SIGINT") from error
+            except Interrupted:
+                raise
             except TrainingError as error:
                 first = self.step * self.batch
-                kept = self._kept()
-                where = f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
                 raise TrainingError(
-                    f"Rows {first:,} to {first + self.batch - 1:,} of the source stopped the training. {error} {where}"
+                    f"Rows {first:,} to {first + self.batch - 1:,} of the source stopped the training. {error} "
+                    f"{self._where()}"
                 ) from error
+            except LensingError as error:  # a shard that is gone, a disk that is full
+                error.args = (f"{error} {self._where()}",)
+                raise
+
+    def _where(self) -> str:
+        try:
+            kept = self._kept()
+        except LensingError:  # the disk is full
+            kept = self.saved
+        return f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
 
     def _kept(self) -> Path | None:
         # a step that was cut in half leaves trainers that disagree with the counter: then only the last file is good
