@@ -19,6 +19,7 @@ from lensing.data.moments import Moments
 from lensing.data.order import Pool, deal
 from lensing.data.rows import Rows
 from lensing.errors import FileFormatError, UnknownNameError
+from lensing.memory import refuse_too_large
 from lensing.shards import MEND, ROW_DTYPES, read_tensor, whole_hash
 
 
@@ -79,6 +80,11 @@ class Store(Rows):
 
         Raises FileFormatError where a shard is missing, cut off or changed.
         """
+        widest = max((pool.rows for pool in self.manifest.order.pools(0)), default=0)
+        refuse_too_large(
+            f"Mixing {widest:,} rows of {self.folder}", 2 * widest * sum(map(self.manifest.row_bytes, self.sites)),
+            "Read fewer sites at a time, or harvest again with a smaller --shuffle-rows.",
+        )  # fmt: skip
         return deal(self.manifest.order, self._ahead(start), batch)
 
     def held_out(self, max_rows: int) -> Iterator[dict[str, Float[Tensor, "batch d_in"]]]:

@@ -20,6 +20,7 @@ from lensing.dictionary.statistics import Sample, Statistics
 from lensing.dictionary.tensors import write_tensors
 from lensing.errors import DictionaryError
 from lensing.files import explained, sha256, write_json
+from lensing.memory import refuse_too_large
 from lensing.registry import Registry
 
 FORMAT = "lensing-dictionary"
@@ -274,6 +275,10 @@ def new_dictionary(
     """
     if skip and d_out is None:
         raise DictionaryError("A skip connection would copy what is to be rebuilt. Give a target site, or no skip.")
+    refuse_too_large(
+        f"A dictionary of width {config.width:,} on vectors of {d_in:,}", config.width * (d_in + (d_out or d_in)) * 4,
+        "Give a smaller width.",
+    )  # fmt: skip
     # The shipped architectures file themselves in CLASSES when they are imported.
     for name in ("batchtopk", "gated", "jumprelu", "relu", "topk"):
         importlib.import_module(f"lensing.dictionary.{name}")

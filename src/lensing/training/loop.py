@@ -20,8 +20,10 @@ from lensing.dictionary.load import load_dictionary
 from lensing.dictionary.statistics import Sample
 from lensing.errors import FileFormatError, Interrupted, LensingError, TrainingError, UsageError
 from lensing.files import atomic_file, explained, sweep
+from lensing.memory import refuse_too_large
 from lensing.progress import Meter
 from lensing.training.checkpoint import Asked, has_checkpoint, latest_checkpoint, remove_checkpoints, write_checkpoint
+from lensing.training.device import find_device
 from lensing.training.finish import measure_statistics
 from lensing.training.job import Job
 from lensing.training.report import TrainReport
@@ -47,6 +49,7 @@ def train(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     seed: int = 0,
     out: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
@@ -62,7 +65,8 @@ def train(
     with `warmup` steps (None: a twentieth of all, at most 1,000). A `site` that joins several with `+` makes a
     crosscoder, a `target` site a transcoder, `skip` gives it a linear map round the latents. `ema`: the dictionary is
     the running mean of its weights with this memory (0.999, say). `products`: active latents are looked for in
-    bfloat16 and decided in float32, by default where the processor multiplies it fast. With `out`, the folder gets
+    bfloat16 and decided in float32, by default where the processor multiplies it fast. `device`: cpu, cuda, or the GPU
+    where there is one (auto); a checkpoint of one goes on on the other. With `out`, the folder gets
     run.json, metrics.jsonl, a checkpoint every `checkpoint_minutes` and the finished dictionary; a rerun of the same
     call continues, bit for bit as if it had never stopped. Statistics are measured on up to `held_out_rows` rows that
     training never saw, after rounding to `dtype`. Raises TrainingError when the loss is not finite or leaps, and
@@ -70,7 +74,7 @@ def train(
     """
     job = Job(config=config, site=site, target=target, skip=skip, lr=lr, seed=seed)
     found = train_many(
-        source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products,
+        source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products, device=device,
         out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet,
         held_out_rows=held_out_rows, dtype=dtype,
         callback=None if callback is None else lambda _, report: callback(report),
@@ -87,6 +91,7 @@ def train_many(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     out: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
     resume: bool = True,
@@ -102,6 +107,15 @@ def train_many(
     rows = source if isinstance(source, Rows) else TensorRows(source)
     if batch < 1 or (tokens is not None and tokens < 1):
         raise UsageError(f"Cannot train on {tokens} rows in batches of {batch}. Give positive numbers.")
+    for job in jobs.values():
+        if job.lr is not None and not 0 < job.lr < math.inf:
+            raise UsageError(f"lr is {job.lr}. Give a positive number, or none for the architecture's own.")
+        if not 0 <= job.seed < 1 << 63:
+            raise UsageError(f"seed is {job.seed}. Give a number from 0 to 2**63 - 1.")
+    if not checkpoint_minutes >= 0:
+        raise UsageError(f"checkpoint_minutes is {checkpoint_minutes}. Give zero or more.")
+    if warmup is not None and warmup < 0:
+        raise UsageError(f"warmup is {warmup} steps. Give zero or more.")
     if ema is not None and not 0 < ema < 1:
         raise UsageError(f"ema is {ema}. Give a number between 0 and 1, such as 0.999.")
     jobs = {name: job.resolved(rows) for name, job in jobs.items()}
@@ -113,7 +127,7 @@ def train_many(
         "products": "bfloat16" if products == "auto" and bfloat16_is_fast() else products.replace("auto", "float32"),
         "source": rows.fingerprint(), "sites": list(rows.sites), "model": rows.model_name,
     }  # fmt: skip
-    run = _Run(rows, jobs, setting, Path(out) if out is not None else None)
+    run = _Run(rows, jobs, setting, Path(out) if out is not None else None, find_device(device))
     done = run.begin(resume)
     if done is not None:
         return done
@@ -129,7 +143,10 @@ def bfloat16_is_fast() -> bool:
 class _Run:
     """The state of one call of train_many."""
 
-    def __init__(self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None) -> None:
+    def __init__(
+        self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None, device: torch.device
+    ) -> None:  # fmt: skip
+        self.device = device  # no part of the setting: a checkpoint may go on elsewhere
         # through JSON, so that what is compared with a file compares alike
         self.source, self.jobs, self.setting, self.out = source, jobs, json.loads(json.dumps(setting)), out
         self.steps, self.batch = int(setting["steps"]), int(setting["batch"])
@@ -153,12 +170,15 @@ class _Run:
             for name in ("", *self.jobs):
                 sweep(self.out / name)
         first = next(self.source.batches(min(START_ROWS, max(self.source.rows, 1))))
+        width = sum(rows.shape[1] for rows in first.values())
+        refuse_too_large(f"A batch of {self.batch:,} rows", 3 * 4 * width * self.batch, "Give a smaller --batch.")
         for name, job in self.jobs.items():
             x, y = job.rows(first)
             self.trainers[name] = Trainer(
                 job.config, x.shape[1], d_out=None if y is None else y.shape[1], skip=job.skip, parts=job.parts(first),
                 steps=self.steps, batch=self.batch, lr=job.lr, warmup=self.setting["warmup"], seed=job.seed,
                 quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"],
+                device=self.device,
             )  # fmt: skip
         if self._continue():
             return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.formats.foreign import (
     Foreign,
