@@ -29,7 +29,8 @@ def run(codes, x, weight, bias, up, along):
     value, x, weight, bias = (t.detach().clone().requires_grad_() for t in (codes.value, x, weight, bias))
     mixed, dotted = kernels.sparse_mix(value, weight, pattern), kernels.sparse_dot(x, weight, bias, pattern)
     first = torch.autograd.grad((mixed * up).sum(), [value, weight])
-    return mixed, dotted, *first, *torch.autograd.grad((dotted * along).sum(), [x, weight, bias])
+    second = torch.autograd.grad((dotted * along).sum(), [x, weight, bias])
+    return [tensor.detach() for tensor in (mixed, dotted, *first, *second)]
 
 kernels.DENSE = 2.0  # always the sparse products
 triton_kernels.WIDEST = 8  # so that vectors of 5 and 20 numbers take one part and several
