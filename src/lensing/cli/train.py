@@ -52,6 +52,10 @@ class Run:
     """Keep the running mean of the weights with this memory, such as 0.999; the last weights if not given."""
     seed: int = 0
     """Seed of the weights, of the order of the text and of sampling; a store's order is its own."""
+    device: str = "auto"
+    """cpu, cuda or cuda:1; the GPU where there is one, if not given."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; each of them costs one write of the weights and of Adam's moments."""
     allow_pickle: bool = False
     """Read weights from a pickle file, which can run code."""
     json: bool = False
@@ -80,7 +84,7 @@ def _train(config: Any, run: Run) -> None:
     source, site, target = _live(run) if run.store is None else _stored(run)
     setting: dict[str, Any] = {
         "skip": run.skip, "tokens": run.tokens, "batch": run.batch, "lr": run.lr, "ema": run.ema, "seed": run.seed,
-        "out": run.out,
+        "out": run.out, "device": run.device, "checkpoint_minutes": run.checkpoint_minutes,
     }  # fmt: skip
     if run.cross_layer:
         reads, writes = site.split(JOIN), (target or "").split(JOIN) if target else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
@@ -69,8 +70,8 @@ class _Latents:
                 f"The prefixes {list(self.prefixes)} do not rise from 1 to below the width {self.width}. "
                 "Leave the width itself out."
             )
-        if self.dead_after_tokens is not None and self.dead_after_tokens < 1:
-            raise UsageError(f"dead_after_tokens is {self.dead_after_tokens}. Give at least 1.")
+        if self.dead_after_tokens is not None and not 1 <= self.dead_after_tokens < 1 << 63:
+            raise UsageError(f"dead_after_tokens is {self.dead_after_tokens}. Give 1 to 2**63 - 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ class _KSparse(_Latents):
             )
         if self.k_aux is not None and self.k_aux < 0:
             raise UsageError(f"k_aux is {self.k_aux}. Give 0 to switch AuxK off, or a positive number.")
-        if self.aux_coef < 0:
+        if not 0 <= self.aux_coef < math.inf:
             raise UsageError(f"aux_coef is {self.aux_coef}. Give 0 to switch AuxK off, or a positive number.")
 
     def dead_latents_used(self, d_in: int) -> int:
@@ -167,7 +168,7 @@ class _Penalised(_Latents):
             raise UsageError(
                 f"sparsity is {self.sparsity} and l0 is {self.l0}. Give one of them: a coefficient, or an L0 to reach."
             )
-        if self.sparsity is not None and self.sparsity < 0:
+        if self.sparsity is not None and not 0 <= self.sparsity < math.inf:
             raise UsageError(f"sparsity is {self.sparsity}. Give zero or more.")
         if self.l0 is not None and not 0 < self.l0 <= self.width:
             raise UsageError(f"l0 is {self.l0}, outside 0 to the width {self.width}. Give fewer active latents.")
@@ -256,7 +257,8 @@ class JumpReLU(_Penalised):
                 f"{self.sparsity}. Give both."
             )
         super().__post_init__()
-        if min(self.threshold, self.frequency, self.pre_act) < 0 or min(self.bandwidth, self.steepness) <= 0:
+        numbers = (self.threshold, self.frequency, self.pre_act, self.bandwidth, self.steepness)
+        if min(numbers[:3]) < 0 or min(numbers[3:]) <= 0 or not all(map(math.isfinite, numbers)):
             raise UsageError(
                 f"threshold {self.threshold}, bandwidth {self.bandwidth}, frequency {self.frequency}, steepness "
                 f"{self.steepness} and pre_act {self.pre_act} do not go together. Give thresholds and weights of zero "

@@ -19,11 +19,13 @@ from lensing.dictionary.base import Dictionary
 from lensing.dictionary.crossload import load_cross_layer
 from lensing.dictionary.load import load_dictionary
 from lensing.dictionary.statistics import Sample
-from lensing.errors import Interrupted, TrainingError, UsageError
-from lensing.files import atomic_file, explained
+from lensing.errors import FileFormatError, Interrupted, LensingError, TrainingError, UsageError
+from lensing.files import atomic_file, explained, sweep
+from lensing.memory import refuse_too_large
 from lensing.progress import Meter
-from lensing.training.checkpoint import Asked, latest_checkpoint, remove_checkpoints, write_checkpoint
+from lensing.training.checkpoint import Asked, has_checkpoint, latest_checkpoint, remove_checkpoints, write_checkpoint
 from lensing.training.cross import measure_cross_layer
+from lensing.training.device import find_device
 from lensing.training.finish import measure_statistics
 from lensing.training.job import Job
 from lensing.training.report import TrainReport
@@ -49,6 +51,7 @@ def train(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     seed: int = 0,
     out: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
@@ -64,7 +67,8 @@ def train(
     with `warmup` steps (None: a twentieth of all, at most 1,000). A `site` that joins several with `+` makes a
     crosscoder, a `target` site a transcoder, `skip` gives it a linear map round the latents. `ema`: the dictionary is
     the running mean of its weights with this memory (0.999, say). `products`: active latents are looked for in
-    bfloat16 and decided in float32, by default where the processor multiplies it fast. With `out`, the folder gets
+    bfloat16 and decided in float32, by default where the processor multiplies it fast. `device`: cpu, cuda, or the GPU
+    where there is one (auto); a checkpoint of one goes on on the other. With `out`, the folder gets
     run.json, metrics.jsonl, a checkpoint every `checkpoint_minutes` and the finished dictionary; a rerun of the same
     call continues, bit for bit as if it had never stopped. Statistics are measured on up to `held_out_rows` rows that
     training never saw, after rounding to `dtype`. Raises TrainingError when the loss is not finite or leaps, and
@@ -72,7 +76,7 @@ def train(
     """
     job = Job(config=config, site=site, target=target, skip=skip, lr=lr, seed=seed)
     found = train_many(
-        source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products,
+        source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products, device=device,
         out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet,
         held_out_rows=held_out_rows, dtype=dtype,
         callback=None if callback is None else lambda _, report: callback(report),
@@ -89,6 +93,7 @@ def train_many(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     out: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
     resume: bool = True,
@@ -104,6 +109,15 @@ def train_many(
     rows = source if isinstance(source, Rows) else TensorRows(source)
     if batch < 1 or (tokens is not None and tokens < 1):
         raise UsageError(f"Cannot train on {tokens} rows in batches of {batch}. Give positive numbers.")
+    for job in jobs.values():
+        if job.lr is not None and not 0 < job.lr < math.inf:
+            raise UsageError(f"lr is {job.lr}. Give a positive number, or none for the architecture's own.")
+        if not 0 <= job.seed < 1 << 63:
+            raise UsageError(f"seed is {job.seed}. Give a number from 0 to 2**63 - 1.")
+    if not checkpoint_minutes >= 0:
+        raise UsageError(f"checkpoint_minutes is {checkpoint_minutes}. Give zero or more.")
+    if warmup is not None and warmup < 0:
+        raise UsageError(f"warmup is {warmup} steps. Give zero or more.")
     if ema is not None and not 0 < ema < 1:
         raise UsageError(f"ema is {ema}. Give a number between 0 and 1, such as 0.999.")
     jobs = {name: job.resolved(rows) for name, job in jobs.items()}
@@ -115,7 +129,7 @@ def train_many(
         "products": "bfloat16" if products == "auto" and bfloat16_is_fast() else products.replace("auto", "float32"),
         "source": rows.fingerprint(), "sites": list(rows.sites), "model": rows.model_name,
     }  # fmt: skip
-    run = _Run(rows, jobs, setting, Path(out) if out is not None else None)
+    run = _Run(rows, jobs, setting, Path(out) if out is not None else None, find_device(device))
     done = run.begin(resume)
     if done is not None:
         return done
@@ -131,7 +145,10 @@ def bfloat16_is_fast() -> bool:
 class _Run:
     """The state of one call of train_many."""
 
-    def __init__(self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None) -> None:
+    def __init__(
+        self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None, device: torch.device
+    ) -> None:  # fmt: skip
+        self.device = device  # no part of the setting: a checkpoint may go on elsewhere
         # through JSON, so that what is compared with a file compares alike
         self.source, self.jobs, self.setting, self.out = source, jobs, json.loads(json.dumps(setting)), out
         self.steps, self.batch = int(setting["steps"]), int(setting["batch"])
@@ -144,17 +161,26 @@ class _Run:
 
     def begin(self, resume: bool) -> dict[str, Dictionary] | None:
         """Prepare folder and trainers; return the dictionaries when this very run was finished before."""
-        if self.out is not None and resume and self._finished():
-            return {name: self._reload(name) for name in self.jobs}
-        if self.out is not None and not resume:
-            remove_checkpoints(self.out)
+        if self.out is not None:
+            if resume and self._finished():
+                remove_checkpoints(self.out)
+                return {name: self._reload(name) for name in self.jobs}
+            if not resume:
+                remove_checkpoints(self.out)
+            elif not has_checkpoint(self.out):
+                self._refuse_finished()
+            for name in ("", *self.jobs):
+                sweep(self.out / name)
         first = next(self.source.batches(min(START_ROWS, max(self.source.rows, 1))))
+        width = sum(rows.shape[1] for rows in first.values())
+        refuse_too_large(f"A batch of {self.batch:,} rows", 3 * 4 * width * self.batch, "Give a smaller --batch.")
         for name, job in self.jobs.items():
             x, y = job.rows(first)
             self.trainers[name] = Trainer(
                 job.config, x.shape[1], d_out=None if y is None else y.shape[1], skip=job.skip, parts=job.parts(first),
                 steps=self.steps, batch=self.batch, lr=job.lr, warmup=self.setting["warmup"], seed=job.seed,
                 quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"], writes=job.writes(first),
+                device=self.device,
             )  # fmt: skip
         if self._continue():
             return None
@@ -174,19 +200,43 @@ class _Run:
         assert self.out is not None
         if not all((self.out / name / "config.json").exists() for name in self.jobs):
             return False
+        return self._recorded() == self.setting
+
+    def _recorded(self) -> dict[str, Any] | None:
+        """The setting in the folder's run.json, None where there is none that can be read."""
+        assert self.out is not None
         try:
-            record = json.loads((self.out / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(record, dict) and record.get("setting") == self.setting
+            setting = json.loads((self.out / "run.json").read_text(encoding="utf-8"))["setting"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return setting if isinstance(setting, dict) else None
+
+    def _refuse_finished(self) -> None:
+        """What another run finished is not written over."""
+        assert self.out is not None
+        for name in self.jobs:
+            if (self.out / name / "config.json").exists():
+                before = self._recorded()
+                why = differences(before, self.setting) if before is not None else "run.json does not say which"
+                raise UsageError(
+                    f"{self.out / name} holds a dictionary of another run ({why}). "
+                    "Give another folder with --out, or remove this one."
+                )
 
     def _reload(self, name: str) -> Dictionary:
         assert self.out is not None
         load = load_cross_layer if self.jobs[name].cross_layer else load_dictionary
         dictionary: Any = load(self.out / name)
         record = json.loads((self.out / name / "config.json").read_text(encoding="utf-8"))
-        lines = (self.out / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        dictionary.report = TrainReport(**record["training"], history=[json.loads(line) for line in lines])
+        path = self.out / name / "metrics.jsonl"
+        try:
+            history = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            dictionary.report = TrainReport(**record["training"], history=history)
+        except (OSError, ValueError, TypeError) as error:
+            raise FileFormatError(
+                f"{path} is missing or not what was written beside the dictionary: {error}. "
+                "The dictionary itself is whole: load it, or give another folder with --out."
+            ) from error
         return dictionary
 
     def _continue(self) -> bool:
@@ -248,13 +298,24 @@ class _Run:
                         saved = time.monotonic()
             except KeyboardInterrupt as error:
                 raise self._stopped("SIGINT") from error
+            except Interrupted:
+                raise
             except TrainingError as error:
                 first = self.step * self.batch
-                kept = self._kept()
-                where = f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
                 raise TrainingError(
-                    f"Rows {first:,} to {first + self.batch - 1:,} of the source stopped the training. {error} {where}"
+                    f"Rows {first:,} to {first + self.batch - 1:,} of the source stopped the training. {error} "
+                    f"{self._where()}"
                 ) from error
+            except LensingError as error:  # a shard that is gone, a disk that is full
+                error.args = (f"{error} {self._where()}",)
+                raise
+
+    def _where(self) -> str:
+        try:
+            kept = self._kept()
+        except LensingError:  # the disk is full
+            kept = self.saved
+        return f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
 
     def _kept(self) -> Path | None:
         # a step that was cut in half leaves trainers that disagree with the counter: then only the last file is good

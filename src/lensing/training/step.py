@@ -17,6 +17,7 @@ from lensing.dictionary.crosslayer import CrossLayer, new_cross_layer
 from lensing.dictionary.kernels import sparse_mix
 from lensing.dictionary.rounding import rounded
 from lensing.errors import TrainingError
+from lensing.memory import refuse_too_large
 from lensing.training.coefficient import Coefficient
 from lensing.training.cross import pass_cross_layer
 from lensing.training.dead import Silence, resample_
@@ -71,32 +72,44 @@ class Trainer:
     weights. With `d_out` it is a transcoder, which rebuilds `y` from `x`; with several `parts` a crosscoder; with
     `writes`, the widths of the sites that its layers write, a cross-layer transcoder. `quick`: active latents
     are looked for with bfloat16 products. `ema`: what is kept at the end is a running mean of the weights with this
-    memory.
+    memory. Everything lies on `device` until `finish` brings the dictionary back to the CPU.
     """
 
     def __init__(
         self, config: Any, d_in: int, *, steps: int, batch: int, lr: float | None, warmup: int, seed: int,
         d_out: int | None = None, skip: bool = False, parts: tuple[int, ...] = (), quick: bool = False,
-        ema: float | None = None, writes: tuple[int, ...] = (),
+        ema: float | None = None, writes: tuple[int, ...] = (), device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
+        self.device = torch.device(device)
         self.config, self.steps, self.batch, self.warmup, self.seed = config, steps, batch, warmup, seed
         self.recipe: Recipe = config.recipe
         self.decay = self.recipe.decay
         self.lr = lr or self.recipe.lr or default_lr(config.width)
+        if writes:  # one encoder reads each part, and its latents write this site and those after it
+            each = [read + sum(writes[i:]) for i, read in enumerate(parts or (d_in,))]
+            numbers = config.width * sum(each)
+        else:
+            numbers = config.width * (d_in + (d_out or d_in))
+        refuse_too_large(  # weights, gradients and two moments; with a running mean once more
+            f"Training width {config.width:,} on vectors of {d_in:,}", numbers * (4 if ema is None else 5) * 4,
+            "Give a smaller --width.",
+        )  # fmt: skip
         self.dictionary: Any  # a Dictionary, or a CrossLayer where there are several to write
         if writes:
             self.dictionary = new_cross_layer(config, parts or (d_in,), writes, skip=skip, seed=seed)
         else:
             self.dictionary = new_dictionary(config, d_in, d_out=d_out, skip=skip, parts=parts, seed=seed)
         self.writes = writes
+        self.dictionary.to(self.device)
         self.dictionary.quick = quick
         self.optimizer = adam(self.dictionary, self.recipe, self.lr)
         self.resample_every: int | None = getattr(config, "resample_every", None)
         limit = config.dead_after_tokens or min(max(steps * batch // 20, 1), 10_000_000)
         if self.resample_every and config.dead_after_tokens is None:
             limit = max(self.resample_every * batch // 2, 1)
-        self.silence = Silence(self.dictionary.d_sae, limit)
-        self.scale_in, self.scale_out = torch.ones(d_in), torch.ones(self.dictionary.d_out)
+        self.silence = Silence(self.dictionary.d_sae, limit, self.device)
+        self.scale_in = torch.ones(d_in, device=self.device)
+        self.scale_out = torch.ones(self.dictionary.d_out, device=self.device)
         self.variance = 1.0  # mean |y - mu|^2 of scaled targets
         self.penalty = Coefficient(config, steps, 1.0)
         self.ema = ema
@@ -116,6 +129,7 @@ class Trainer:
 
     def start(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
         """Set scales, biases and the encoder's length from the first rows."""
+        x, y = x.to(self.device), None if y is None else y.to(self.device)
         d, target = self.dictionary, x if y is None else y
         self.scale_in = input_scale(x, self.recipe.scale, d.parts)
         self.scale_out = self.scale_in.clone() if y is None else input_scale(target, self.recipe.scale, self.writes)
@@ -151,6 +165,7 @@ class Trainer:
     def step(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> StepReport:
         """One step of the optimiser; TrainingError when the loss is not finite."""
         self.dictionary.begin_step(self.step_number / self.steps)
+        x, y = x.to(self.device), None if y is None else y.to(self.device)
         x = x * self.scale_in
         y = x if y is None else y * self.scale_out
         coefficient, dead, sums = self.penalty.at(self.step_number), self.silence.dead(), Sums()
@@ -278,7 +293,7 @@ class Trainer:
         for tensor in d.weights().values():
             tensor.copy_(rounded(tensor, dtype))
         d.stored_dtype = dtype
-        d.requires_grad_(False).eval()
+        d.requires_grad_(False).eval().cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next steps depend on, as named tensors."""
@@ -299,13 +314,15 @@ class Trainer:
         weights = {name.removeprefix("weight."): t for name, t in tensors.items() if name.startswith("weight.")}
         self.dictionary.load_state_dict(weights)
         for name, parameter in self.dictionary.named_parameters():
-            moments = {key: tensors[f"{key}.{name}"].clone() for key in MOMENTS if f"{key}.{name}" in tensors}
+            kept = {key: tensors[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in tensors}
+            moments = {key: tensor.clone().to(parameter.device) for key, tensor in kept.items()}
             if moments:
                 self.optimizer.state[parameter] = moments
-        average = {n.removeprefix("average."): t.clone() for n, t in tensors.items() if n.startswith("average.")}
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        average = {n[8:]: t.to(self.device) for n, t in tensors.items() if n.startswith("average.")}
         self.average = average or None
-        self.silence.rows = tensors["silence"].clone()
-        self.scale_in, self.scale_out = tensors["scale_in"].clone(), tensors["scale_out"].clone()
+        self.silence.rows = tensors["silence"].to(self.device)
+        self.scale_in, self.scale_out = (tensors[name].to(self.device) for name in ("scale_in", "scale_out"))
         self.variance, self.density, self.usual, *penalty = tensors["numbers"].tolist()
         self.penalty.load_state(penalty)
         self.step_number = int(tensors["step_number"])
