@@ -55,7 +55,7 @@ def make_ladder(
     model: Model, documents: Sequence[Sequence[int]], corpus: str, wanted: Mapping[str, Rung], *, tokens: int,
     work: Path, home: Path, dtype: torch.dtype = DTYPE, **options: Any,
 ) -> None:  # fmt: skip
-    """Train the dictionaries of each site and batch from one reader, on `tokens` rows, where `home` lacks one of them."""
+    """Train the dictionaries of each site and batch from one reader, on `tokens` rows, where `home` lacks one."""
     groups: dict[tuple[str, int], dict[str, Job]] = {}
     for name, rung in wanted.items():
         groups.setdefault((str(rung.job.site), rung.batch), {})[name] = rung.job
