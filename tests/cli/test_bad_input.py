@@ -162,7 +162,7 @@ TRAIN: dict[str, tuple[dict[str, Any], list[str], int, str]] = {
     "penalty of nothing": ({"architecture": "relu"}, [*S, "--sparsity", "nan"], 2, "sparsity is nan"),
     "absurd L0": ({"architecture": "relu"}, [*S, "--l0", "1e9"], 2, "l0 is 1000000000.0, outside 0 to the width 16"),
     "absurd bandwidth": (
-        {"architecture": "jumprelu"}, [*S, "--l0", "4", "--bandwidth", "inf"], 2, "bandwidth inf and frequency",
+        {"architecture": "jumprelu"}, [*S, "--l0", "4", "--bandwidth", "inf"], 2, "bandwidth inf, frequency",
     ),
     "a device that is not here": ({}, [*S, "--device", "cuda:77"], 2, "The device 'cuda:77' is not here: torch sees"),
     "a device of no name": ({}, [*S, "--device", "gpu"], 2, "There is no device 'gpu'. Give auto, cpu, cuda or cuda"),
