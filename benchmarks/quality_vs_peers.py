@@ -1,8 +1,8 @@
 """Do our dictionaries find and rebuild as much as those of SAELens and dictionary_learning, step for step?
 
 Every tool trains with its own trainer, in an interpreter of its own, on the same rows in the same batches for the same
-number of steps, and is scored by the same numpy code (`quality_score.py`; what each trainer is given stands in
-`quality_trainers.py`). Three things are looked at:
+number of steps, and is scored by the same numpy code (`_quality_score.py`; what each trainer is given stands in
+`_quality_trainers.py`). Three things are looked at:
 
 - planted rows (`lensing.toy.planted`: d_in 48, 256 sparse features, a dense subspace, circles, noise): features
   recovered (cosine above 0.9), MCC and F1 of matched pairs, FVU, L0, dead latents, over three seeds (data, weights and
@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from quality_score import interpolate
+from _quality_score import interpolate
 
 import lensing as ln
 from lensing.config import versions
@@ -83,7 +83,7 @@ class Bench:
                 "rows": str(self.folder / f"{world}.rows.npy"), "test": str(self.folder / f"{world}.test.npy"),
                 "truth": str(self.folder / f"{world}.truth.npz") if data == "planted" else None, "out": str(out),
             }  # fmt: skip
-            script = Path(__file__).with_name("quality_trainers.py")
+            script = Path(__file__).with_name("_quality_trainers.py")
             done = subprocess.run(
                 [self.pythons[tool], str(script), json.dumps([cell])], capture_output=True, text=True, check=False,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -48,7 +48,7 @@ def child(name: str, d_in: int, threads: int, steps: int) -> None:
     import torch
 
     sys.path.insert(0, str(Path(__file__).parent))
-    import steppers
+    import _steppers as steppers
 
     torch.set_num_threads(threads)
     g = torch.Generator().manual_seed(0)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from quality_score import Run, score
+from _quality_score import Run, score
 from torch import Tensor
 
 FIRST = 32_768  # rows that scales and biases are measured on

@@ -1,6 +1,6 @@
 """How good is a trained dictionary? Plain numpy, in float64, so that every tool is scored by the same lines.
 
-Imported by `quality_trainers.py` in the interpreter of each tool: nothing but numpy is needed. A tool says how it
+Imported by `_quality_trainers.py` in the interpreter of each tool: nothing but numpy is needed. A tool says how it
 encodes and decodes; what it calls its own metrics plays no part.
 """
 
