@@ -130,8 +130,13 @@ def test_a_signal_ends_the_command_with_what_is_whole(
     original = harvest.make_shard
     monkeypatch.setattr(harvest, "make_shard", signalled)
     before = signal.getsignal(signal.SIGTERM)
+    # in the background of a shell Ctrl-C is ignored, also by these tests
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     capsys.readouterr()
-    assert main([*call, "--out", str(tmp_path / "acts")]) == 130
+    try:
+        assert main([*call, "--out", str(tmp_path / "acts")]) == 130
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     assert "finished shards are in" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
     monkeypatch.undo()
