@@ -135,6 +135,15 @@ def read_shard(path: str | Path) -> Shard:
     return Shard(tensors, whole.hexdigest(), _header(tensors, views) == header)
 
 
+def whole_hash(path: str | Path, tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 that a shard's file has if these, as they were read, are all its tensors; reads its header alone."""
+    with _open(path) as file:
+        found = hashlib.sha256(_entries(file, Path(path))[1])
+    for name in _in_order(tensors):
+        found.update(_bytes(tensors[name]))
+    return found.hexdigest()
+
+
 def _bytes(tensor: Tensor) -> memoryview:
     return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
@@ -209,8 +218,11 @@ def _fill(file: BinaryIO, path: Path, start: int, out: Tensor) -> None:
     file.seek(start)
     view, done = _bytes(out), 0
     while done < len(view):
-        # one call may give less than was asked for: Linux stops at 2 GiB
-        n = file.readinto(view[done:])  # type: ignore[attr-defined]
+        try:
+            # one call may give less than was asked for: Linux stops at 2 GiB
+            n = file.readinto(view[done:])  # type: ignore[attr-defined]
+        except OSError as error:
+            raise FileFormatError(f"{path} cannot be read: {error.strerror}. Check the disk.") from error
         if not n:
             raise FileFormatError(f"{path} ends {len(view) - done:,} bytes early. {MEND}")
         done += n

@@ -13,9 +13,10 @@ import lensing as ln
 from lensing.dictionary.load import load_dictionary
 from lensing.errors import Interrupted, TrainingError, UnknownNameError, UsageError
 from lensing.training.checkpoint import CHECKPOINT, read_checkpoint
+from lensing.training.folder import SomeFailed
 from lensing.training.grid import expand
 from lensing.training.job import Job
-from lensing.training.loop import SomeFailed, train_many
+from lensing.training.loop import train_many
 
 SHORT: dict[str, Any] = {"tokens": 3000, "batch": 100, "quiet": True}
 

@@ -21,13 +21,15 @@ def open_source(
     seed: int,
     out: Path,
     allow_pickle: bool,
+    patterns: bool = False,
 ) -> tuple[Any, Any, dict[str, str | None]]:
     """The source, the model to measure a splice with (None: the source's own), and the sites of `flags` by full name.
 
-    `flags` are the sites that options name, by option; several may be joined by `+`.
+    `flags` are the sites that options name, by option; several may be joined by `+`, and with
+    `patterns` a name may mean several.
     """
     if store is None:
-        source, names = _live(model, text, sample, flags, seed, out, allow_pickle)
+        source, names = _live(model, text, sample, flags, seed, out, allow_pickle, patterns)
         return source, None, names
     if not (text is sample is None):
         raise UsageError("There must be one source of activations. Give either --store, or --model with text.")
@@ -44,7 +46,7 @@ def open_source(
 
 def _live(
     name: str | None, text: Path | None, sample: int | None, flags: Mapping[str, str | None], seed: int, out: Path,
-    allow_pickle: bool,
+    allow_pickle: bool, patterns: bool,
 ) -> tuple[Any, dict[str, str | None]]:  # fmt: skip
     if name is None or not any(flags.values()):
         missing = "--model" if name is None else "--site"
@@ -57,7 +59,7 @@ def _live(
     # The text is read before the model is loaded: a wrong path should be said at once.
     documents, corpus = (read_documents(text), text.name) if text is not None else ([], "")
     model = ln.load_model(name, allow_pickle=allow_pickle)
-    resolved = {flag: _sites(model, flag, joined) if joined else None for flag, joined in flags.items()}
+    resolved = {flag: _sites(model, flag, joined, patterns) if joined else None for flag, joined in flags.items()}
     # Sampling takes minutes: a folder that cannot be written should be said before it.
     check_writable(out)
     if sample is not None:
@@ -67,10 +69,14 @@ def _live(
     return ln.live(model, documents, sites=list(dict.fromkeys(names)), seed=seed, corpus=corpus), resolved
 
 
-def _sites(model: Any, flag: str, joined: str) -> str:
-    names = []
+def _sites(model: Any, flag: str, joined: str, patterns: bool) -> str:
+    names: list[str] = []
     for name in joined.split(JOIN):
-        if len(found := model.resolve_all(name)) != 1:
+        found = model.resolve_all(name)
+        if patterns:
+            names += [site.name for site in found]
+            continue
+        if len(found) != 1:
             option = flag.partition(" ")[0]
             raise UsageError(f"--{option} {name} means {len(found)} sites. Give one, such as {found[0]}.")
         names.append(found[0].name)

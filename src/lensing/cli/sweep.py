@@ -25,9 +25,13 @@ Numbers = Annotated[list[float] | None, Parameter(consume_multiple=True, convert
 GRID = "grid"  # the tables of a TOML file that are grids of their own
 HERE: dict[str, Any] = {
     "out": Path, "store": Path, "model": str, "text": Path, "sample": int, "tokens": int, "batch": int, "ema": float,
-    "text_seed": int, "loss_tokens": int, "log": SinkName | list[SinkName], "allow_pickle": bool,
+    "text_seed": int, "device": str, "checkpoint_minutes": float, "loss_tokens": int,
+    "log": SinkName | list[SinkName], "allow_pickle": bool,
 }  # fmt: skip
-DEFAULTS: dict[str, Any] = {"batch": 4096, "text_seed": 0, "loss_tokens": 8192, "log": (), "allow_pickle": False}
+DEFAULTS: dict[str, Any] = {
+    "batch": 4096, "text_seed": 0, "device": "auto", "checkpoint_minutes": 5.0, "loss_tokens": 8192, "log": (),
+    "allow_pickle": False,
+}  # fmt: skip
 PATHS = ("out", "store", "text")
 
 
@@ -51,6 +55,8 @@ def sweep(
     batch: int | None = None,
     ema: float | None = None,
     text_seed: int | None = None,
+    device: str | None = None,
+    checkpoint_minutes: float | None = None,
     loss_tokens: int | None = None,
     log: tuple[SinkName, ...] | None = None,
     config: Path | None = None,
@@ -100,6 +106,10 @@ def sweep(
         Keep the running mean of the weights with this memory, such as 0.999.
     text_seed
         Seed of the order of the text and of sampling; 0 if not given. A store's order is its own.
+    device
+        cpu, cuda or cuda:1; the GPU where there is one, if not given.
+    checkpoint_minutes
+        Minutes between checkpoints; 5 if not given.
     loss_tokens
         Tokens of held-out text on which loss recovered is measured; 8192 if not given, 0 for not at all.
     log
@@ -184,7 +194,8 @@ def _sweep(options: dict[str, Any], grids: list[dict[str, Any]], *, as_json: boo
     with called("sweep", {**absolute(run), **shared, GRID: grids}):
         report = ln.sweep(
             source, jobs, tokens=run["tokens"], batch=run["batch"], ema=run["ema"], out=run["out"], log=run["log"],
-            model=model, loss_tokens=run["loss_tokens"],
+            model=model, loss_tokens=run["loss_tokens"], device=run["device"],
+            checkpoint_minutes=run["checkpoint_minutes"],
         )  # fmt: skip
 
     def draw(console: Console) -> None:

@@ -12,7 +12,7 @@ from lensing.cli.after import next_command
 from lensing.cli.options import SinkName, absolute, fill_from_toml
 from lensing.cli.show import show
 from lensing.config import Toml, called
-from lensing.dictionary.configs import ARCHITECTURES
+from lensing.dictionary.configs import ARCHITECTURES, JOIN
 from lensing.errors import UnknownNameError, UsageError, suggest
 
 MISSED = 0.2  # share by which an L0 that was asked for may be missed without a word
@@ -38,6 +38,9 @@ class Run:
     """The site to write, for a transcoder, such as mlp_out.2 from mlp_in.2; the site that is read, if not given."""
     skip: bool = False
     """Let a linear map go round the transcoder's latents."""
+    cross_layer: bool = False
+    """Let the latents of each layer write its own site and all after it: --site and --target name as many sites, in the
+    order of the layers, joined by + or as patterns such as mlp_in.* and mlp_out.*."""
     store: Path | None = None
     """Instead of a model and text: the folder that lensing harvest made."""
     text: Path | None = None
@@ -56,6 +59,10 @@ class Run:
     """Seed of the weights, of the order of the text and of sampling; a store's order is its own."""
     text_seed: int | None = None
     """Seed of the order of the text and of sampling alone, where it is another one."""
+    device: str = "auto"
+    """cpu, cuda or cuda:1; the GPU where there is one, if not given."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; each of them costs one write of the weights and of Adam's moments."""
     loss_tokens: int = 8192
     """Tokens of held-out text on which loss recovered is measured at the end; 0 for not at all."""
     log: tuple[SinkName, ...] = ()
@@ -138,17 +145,27 @@ def _train(config: Any, run: Run) -> None:
     source, model, names = open_source(
         model=run.model, store=run.store, text=run.text, sample=run.sample,
         flags={"site": run.site, "target": run.target}, seed=run.seed if run.text_seed is None else run.text_seed,
-        out=run.out, allow_pickle=run.allow_pickle,
+        out=run.out, allow_pickle=run.allow_pickle, patterns=run.cross_layer,
     )  # fmt: skip
     options = {**dataclasses.asdict(config), **dataclasses.asdict(run), "config": None}
     with called(f"train {config.architecture}", absolute(options)):
-        dictionary = ln.train(
-            source, config, site=names["site"], target=names["target"], skip=run.skip, tokens=run.tokens,
-            batch=run.batch, lr=run.lr, ema=run.ema, seed=run.seed, out=run.out, log=run.log, model=model,
-            loss_tokens=run.loss_tokens,
-        )  # fmt: skip
+        setting: dict[str, Any] = {
+            "skip": run.skip, "tokens": run.tokens, "batch": run.batch, "lr": run.lr, "ema": run.ema, "seed": run.seed,
+            "out": run.out, "log": run.log, "model": model, "loss_tokens": run.loss_tokens, "device": run.device,
+            "checkpoint_minutes": run.checkpoint_minutes,
+        }  # fmt: skip
+        if run.cross_layer:
+            reads, writes = ((names[end] or "").split(JOIN) if names[end] else [] for end in ("site", "target"))
+            dictionary: Any = ln.train_cross_layer(source, config, reads=reads, writes=writes, **setting)
+        else:
+            dictionary = ln.train(source, config, site=names["site"], target=names["target"], **setting)
+    sites: list[dict[str, Any]] = []
+    if run.cross_layer:
+        s = dictionary.statistics
+        found = zip(dictionary.writes, s.fvus, s.l0s, strict=True)
+        sites = [{"site": site, "fvu": fvu, "l0": l0} for site, fvu, l0 in found]
     after = next_command(dictionary, run.out, name=run.model, model=model, source=source)
-    result = Trained({**dictionary.report.to_json(), "out": str(run.out), "next": after})
+    result = Trained({**dictionary.report.to_json(), "sites": sites, "out": str(run.out), "next": after})
     show(result, lambda console: _draw(config, result.values, console), as_json=run.json)
 
 
@@ -167,7 +184,10 @@ def _draw(config: Any, report: dict[str, Any], console: Any) -> None:
     from lensing.draw.training import draw_training
 
     draw_training(report, console)
+    for at in report["sites"]:
+        console.print(f"{at['site']:16}FVU {at['fvu']:.4f}, L0 of its layer {at['l0']:.2f}")
     aim = getattr(config, "l0", None)
+    aim = aim * max(len(report["sites"]), 1) if aim is not None else None  # of each layer
     if aim is not None and abs(report["l0"] - aim) > MISSED * aim:
         console.print(f"L0 was to reach {aim:g} and did not in {report['steps']:,} steps. Train on more tokens.")
     console.print(f"The dictionary is in {report['out']}.", soft_wrap=True)

@@ -19,13 +19,12 @@ from lensing.data.plan import Plan, plan_harvest
 from lensing.data.store import Store
 from lensing.data.text import Text
 from lensing.errors import Interrupted, LensingError, TrainingError, UsageError
-from lensing.files import check_writable, explained, write_json
+from lensing.files import PART, check_writable, sweep, write_json
 from lensing.model.run import Model
 from lensing.progress import Meter
 from lensing.shards import ROW_DTYPES, write_shard
 
 Found = dict[tuple[str, int], Checked]  # by site (or `tokens`) and number
-PART = ".part"  # ends the name of every file that is not whole yet
 
 
 def harvest(
@@ -77,8 +76,10 @@ def harvest(
     _refuse_without_room(out, plan.manifest, missing)
     if not begun:
         plan.manifest.write(out)
+    if not (out / "run.json").exists():
         write_run(out, what="harvest", setting=plan.manifest.to_json())
-    _sweep(out, plan.manifest)
+    for folder in (out, *(out / name for name in plan.manifest.folders.values())):
+        sweep(folder)
     written = kept | _make(model, plan, out, missing, quiet)
     _finish(out, plan.manifest, written)
     return Store(out)
@@ -180,14 +181,6 @@ def _refuse_without_room(out: Path, manifest: Manifest, missing: Mapping[int, li
             f"{out} needs {need / 1e9:,.3g} GB and the disk has {free / 1e9:,.3g} GB left. Free some space, choose "
             "another folder with --out, or harvest fewer tokens or sites."
         )
-
-
-def _sweep(out: Path, manifest: Manifest) -> None:
-    """Remove the half-written files of a harvest that was killed."""
-    for folder in (out, *(out / name for name in manifest.folders.values())):
-        for path in folder.glob(f".*{PART}"):
-            with explained(path):
-                path.unlink(missing_ok=True)
 
 
 def _finish(out: Path, manifest: Manifest, written: Found) -> None:

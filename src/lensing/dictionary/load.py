@@ -83,6 +83,11 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
     if folder.is_file() or not weights.exists():
         pickles = [folder] if folder.is_file() else sorted(folder.iterdir())
         pickles = [path for path in pickles if path.suffix in PICKLES]
+        if not pickles and (folder / "layer_0" / "weights.safetensors").is_file():
+            raise DictionaryError(
+                f"{folder} is a cross-layer transcoder. Load it with ln.load_cross_layer, or one layer: "
+                f"{folder / 'layer_0'}."
+            )
         if not pickles:
             raise DictionaryError(
                 f"{folder} holds no weights.safetensors, nor the files of another tool. "

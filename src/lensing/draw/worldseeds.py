@@ -17,7 +17,8 @@ def seed_grids(seeds: Sequence[Seed]) -> list[Grid]:
     headers = tuple(f"seed {s['seed']}" for s in seeds)
     return [
         Grid("Gap, nats a token.", ("tokens", *headers), _gaps(seeds)),
-        Grid("Right, where text or fact settles the word.", ("what the word takes", *headers), _right(seeds)),
+        Grid("Right, where text or fact settles the word.", ("what the word takes", *headers), _skills(seeds)),
+        Grid("Facts said right, by how often their owner is spoken of.", ("owners at", *headers), _recall(seeds)),
         Grid("P(doubt), after trusting texts P(trust).", ("after texts that are", "exact", *headers), _stance(seeds)),
         Grid("The latent of doubt.", ("", *headers), _doubt(seeds)),
     ]  # fmt: skip
@@ -33,10 +34,13 @@ def _gaps(seeds: Sequence[Seed]) -> list[list[str]]:
     return _table(seeds, "gaps", "group", lambda g: f"{fixed(g['gap'])} ± {fixed(g['se'])}")
 
 
-def _right(seeds: Sequence[Seed]) -> list[list[str]]:
+def _skills(seeds: Sequence[Seed]) -> list[list[str]]:
+    return _table(seeds, "skills", "skill", lambda s: percent(s["accuracy"]))
+
+
+def _recall(seeds: Sequence[Seed]) -> list[list[str]]:
     rows = _table(seeds, "recall", "decade", lambda r: percent(r["accuracy"], r.get("se")))
-    recall = [[f"facts of owners at 1e{decade}", *cells] for decade, *cells in rows]
-    return [*_table(seeds, "skills", "skill", lambda s: percent(s["accuracy"])), *recall]
+    return [[f"1e{decade}", *cells] for decade, *cells in rows]
 
 
 def _stance(seeds: Sequence[Seed]) -> list[list[str]]:

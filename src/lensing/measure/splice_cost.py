@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -24,12 +24,29 @@ _CLEAN, _MEAN, _ZERO = object(), object(), object()
 
 
 @dataclass(frozen=True)
-class SpliceCost:
-    """Mean next-token losses in nats over `n` predictions, made at positions that are not special.
+class SplicePolicy:
+    """Whether special positions (beginning of text) are spliced, ablated, and counted as places of prediction.
 
-    `clean`: as it is; `spliced`: x_hat written at the site at every position but special ones, the error dropped;
-    `mean_ablated` and `zero_ablated`: mu of the dictionary's statistics, or zero, written at the same positions.
-    `kl` is the mean KL(clean || spliced). The standard errors are over the `documents` (ratio estimator), nan for one.
+    `kl_at_end`: KL is also taken at each text's last position, which predicts nothing that the text holds. Padding
+    stands on the right, where it reaches no other position, and is never counted nor predicted.
+    `measure.peers.POLICIES` has the policies of other tools.
+    """
+
+    splice_special: bool = False
+    ablate_special: bool = False
+    count_special: bool = False
+    kl_at_end: bool = False
+
+
+@dataclass(frozen=True)
+class SpliceCost:
+    """Mean next-token losses in nats over `n` predictions, made at the positions that `policy` counts.
+
+    `clean`: as it is; `spliced`: x_hat written at the site, the error dropped; `mean_ablated` and `zero_ablated`: mu of
+    the dictionary's statistics, or zero, written there. `policy` says at which positions; by default at every one that
+    is not special. `kl` is the mean KL(clean || spliced) over the same predictions, `kl_mean_ablated` and
+    `kl_zero_ablated` those of the ablations. The standard errors are over the `documents` (ratio
+    estimator), nan for one.
     """
 
     site: str
@@ -39,6 +56,9 @@ class SpliceCost:
     mean_ablated: float
     zero_ablated: float
     kl: float
+    kl_mean_ablated: float
+    kl_zero_ablated: float
+    policy: SplicePolicy
     documents: int
     delta_loss_se: float
     loss_recovered_se: float
@@ -59,6 +79,13 @@ class SpliceCost:
         """The same against mean ablation, the harder comparison."""
         return (self.mean_ablated - self.spliced) / (self.mean_ablated - self.clean)
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> SpliceCost:
+        """What `to_json` gave."""
+        names = {field.name for field in fields(cls)}
+        facts = {name: value for name, value in record.items() if name in names}
+        return cls(**(facts | {"policy": SplicePolicy(**record["policy"])}))
+
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         return asdict(self) | {
@@ -75,13 +102,15 @@ def splice_cost(
     *,
     site: str | None = None,
     mean: Tensor | None = None,
+    policy: SplicePolicy | None = None,
     batch_tokens: int = 4096,
 ) -> SpliceCost:
     """Measure the cost of splicing a dictionary over documents (token ids or texts that fit the context).
 
-    `mean` None is mu of the dictionary's statistics. All sums are float64.
+    `mean` None is mu of the dictionary's statistics; `policy` None leaves special positions out. Sums are float64.
     """
-    return splice_costs(model, {"": dictionary}, documents, site=site, mean=mean, batch_tokens=batch_tokens)[""]
+    alone = {"": dictionary}
+    return splice_costs(model, alone, documents, site=site, mean=mean, policy=policy, batch_tokens=batch_tokens)[""]
 
 
 def splice_costs(
@@ -91,12 +120,14 @@ def splice_costs(
     *,
     site: str | None = None,
     mean: Tensor | None = None,
+    policy: SplicePolicy | None = None,
     batch_tokens: int = 4096,
 ) -> dict[str, SpliceCost]:
     """Measure the costs of several dictionaries of one site; what needs none of them is run once.
 
     `mean` None is mu of the first dictionary's statistics: of dictionaries that were measured on the same rows.
     """
+    policy = policy or SplicePolicy()
     first = next(iter(dictionaries.values()))
     site = site or first.site
     if site is None:
@@ -105,43 +136,53 @@ def splice_costs(
         if first.statistics is None:
             raise DictionaryError(f"{first} has no statistics to take the mean from. Give mean=.")
         mean = first.statistics.mean
-    edits: dict[Any, Splice | Replace] = {name: Splice(d, site=site) for name, d in dictionaries.items()}
-    ablations = {_MEAN: mean, _ZERO: torch.zeros_like(mean)}
-    for name, vector in ablations.items():
-        edits[name] = Replace(site, _shaped(model, site, vector), include_special=False)
+    edits: dict[Any, Splice | Replace] = {
+        name: Splice(d, site=site, include_special=policy.splice_special) for name, d in dictionaries.items()
+    }
+    for name, vector in {_MEAN: mean, _ZERO: torch.zeros_like(mean)}.items():
+        edits[name] = Replace(site, _shaped(model, site, vector), include_special=policy.ablate_special)
     rows = [model.encode(document).ids[0].tolist() for document in documents]
+    # of each document, so that errors are over documents
     losses = {name: torch.zeros(len(rows), dtype=torch.float64) for name in [_CLEAN, *edits]}
-    divergence = dict.fromkeys(dictionaries, 0.0)
     counts = torch.zeros(len(rows), dtype=torch.float64)
+    divergence, n_kl = dict.fromkeys(edits, 0.0), 0
     for group in group_by_length([len(row) for row in rows], batch_tokens):
         tokens = model.encode([rows[i] for i in group])
-        # a prediction counts where it is made at a position that is not special and its target is a real token
-        at = ~tokens.special[:, :-1] & tokens.mask[:, 1:]
-        targets = tokens.ids[:, 1:][at]
+        # a prediction counts where it is made at a position that counts and its target is a real token
+        counted = tokens.mask if policy.count_special else ~tokens.special
+        counted = counted & tokens.mask
+        follows = torch.cat([tokens.mask[:, 1:], torch.zeros_like(tokens.mask[:, :1])], 1)
+        at = counted & follows
+        at_kl = counted if policy.kl_at_end else at
+        targets = tokens.ids.roll(-1, 1)[at]
         if not len(targets):
             continue
         document = torch.tensor(group)[at.nonzero()[:, 0].cpu()]
         counts.index_add_(0, document, torch.ones(len(document), dtype=torch.float64))
-        clean = model.logits(tokens)[:, :-1][at]
-        losses[_CLEAN].index_add_(0, document, cross_entropy(clean, targets).cpu())
+        clean = model.logits(tokens)
+        losses[_CLEAN].index_add_(0, document, cross_entropy(clean[at], targets).cpu())
         for name, edit in edits.items():
             with model.edit(edit):
-                logits = model.logits(tokens)[:, :-1][at]
-            losses[name].index_add_(0, document, cross_entropy(logits, targets).cpu())
-            if name in divergence:
-                divergence[name] += float(kl(clean, logits).sum())
+                logits = model.logits(tokens)
+            losses[name].index_add_(0, document, cross_entropy(logits[at], targets).cpu())
+            divergence[name] += float(kl(clean[at_kl], logits[at_kl]).sum())
+        n_kl += int(at_kl.sum())
     if not counts.sum():
         raise UsageError("The documents hold no token to predict. Give documents of at least two words.")
-    return {name: _cost(site, losses, name, divergence[name], counts) for name in dictionaries}
+    divergence = {name: total / n_kl for name, total in divergence.items()}
+    return {name: _cost(site, policy, losses, divergence, name, counts) for name in dictionaries}
 
 
-def _cost(site: str, losses: dict[Any, Tensor], name: str, divergence: float, counts: Tensor) -> SpliceCost:
+def _cost(
+    site: str, policy: SplicePolicy, losses: dict[Any, Tensor], divergence: dict[Any, float], name: str, counts: Tensor
+) -> SpliceCost:  # fmt: skip
     here = counts > 0
     clean, spliced, mean, zero = (losses[key][here] for key in (_CLEAN, name, _MEAN, _ZERO))
     n = float(counts.sum())
     return SpliceCost(
         site=site, n=int(n), clean=float(clean.sum()) / n, spliced=float(spliced.sum()) / n,
-        mean_ablated=float(mean.sum()) / n, zero_ablated=float(zero.sum()) / n, kl=divergence / n,
+        mean_ablated=float(mean.sum()) / n, zero_ablated=float(zero.sum()) / n, kl=divergence[name],
+        kl_mean_ablated=divergence[_MEAN], kl_zero_ablated=divergence[_ZERO], policy=policy,
         documents=int(here.sum()), delta_loss_se=ratio_error(spliced - clean, counts[here]),
         loss_recovered_se=ratio_error(zero - spliced, zero - clean),
         loss_recovered_mean_se=ratio_error(mean - spliced, mean - clean),

@@ -312,15 +312,18 @@ def main(arguments: list[str]) -> None:
     model = load_model("almanac")
     make_dictionaries(model)
     make_dictionaries(load_model("almanac", revision="random"), WORK / "random", "-random")
+    names = [f"{site}/w{width}" for site in SITES for width in WIDTHS]
+    wanted = {name: rung for name, rung in rungs().items() if name not in names}
     make_ladder(
-        model, _documents(make_corpus()), "almanac/train", rungs(), tokens=DICTIONARY_TOKENS, work=WORK / "ladder",
+        model, _documents(make_corpus()), "almanac/train", wanted, tokens=DICTIONARY_TOKENS, work=WORK / "ladder",
         home=HOME / "dictionaries",
     )  # fmt: skip
     make_labels(model)
-    names = [f"almanac/{site}/w{width}" for site in SITES for width in WIDTHS]
     trained = [seed for seed in SEEDS if seed == SHIPPED_SEED or f"seed{seed}" in revisions("almanac")]
     seeds = {s: (None if s == SHIPPED_SEED else f"seed{s}", make_seed_dictionary(s)) for s in trained}
-    make_report(model, HOME / "report.json", WORK, make_corpus(), names=sorted(names), seeds=seeds)
+    make_report(
+        model, HOME / "report.json", WORK, make_corpus(), names=sorted(f"almanac/{n}" for n in names), seeds=seeds
+    )
     write_record()
     print(f"{HOME} is complete: {sum(p.stat().st_size for p in HOME.rglob('*') if p.is_file()) / 1e6:.1f} MB.")
     if (WORK / "before.json").exists():

@@ -55,15 +55,20 @@ def make_ladder(
     model: Model, documents: Sequence[Sequence[int]], corpus: str, wanted: Mapping[str, Rung], *, tokens: int,
     work: Path, home: Path, dtype: torch.dtype = DTYPE, **options: Any,
 ) -> None:  # fmt: skip
-    """Train the dictionaries that `home` lacks, those of one site and batch from one reader, each on `tokens` rows."""
-    missing = {name: rung for name, rung in wanted.items() if not (home / name / "config.json").exists()}
-    together = sorted({(str(rung.job.site), rung.batch) for rung in missing.values()})
-    for site, batch in together:
-        jobs = {n: rung.job for n, rung in missing.items() if (rung.job.site, rung.batch) == (site, batch)}
+    """Train the dictionaries of each site and batch from one reader, on `tokens` rows, where `home` lacks one."""
+    groups: dict[tuple[str, int], dict[str, Job]] = {}
+    for name, rung in wanted.items():
+        groups.setdefault((str(rung.job.site), rung.batch), {})[name] = rung.job
+    for (site, batch), jobs in groups.items():
+        missing = [name for name in jobs if not (home / name / "config.json").exists()]
+        if not missing:
+            continue
         sites = dict.fromkeys(s for job in jobs.values() for s in (job.site, job.target) if s is not None)
         source = live(model, documents, sites=list(sites), corpus=corpus)
-        out = work / f"{site}-{batch}"
-        made = train_many(source, jobs, tokens=tokens, batch=batch, out=out, dtype=dtype, **options)
-        for name, dictionary in made.items():
-            dictionary.sample = None  # the same text for all of them: that of the site's other dictionaries
-            dictionary.save(home / name)
+        # all of a group, so that a run that lost one of its copies finds the rest finished
+        made = train_many(
+            source, jobs, tokens=tokens, batch=batch, out=work / f"{site}-{batch}", dtype=dtype, **options
+        )
+        for name in missing:
+            made[name].sample = None  # the same text for all of them: that of the site's other dictionaries
+            made[name].save(home / name)

@@ -81,7 +81,7 @@ def measure_behaviour(
     by_site: dict[str, dict[str, Dictionary]] = {}
     for name, d in dictionaries.items():
         if d.is_transcoder or d.parts:
-            kind = "a transcoder" if d.is_transcoder else "a crosscoder"
+            kind = "a crosscoder" if not d.is_transcoder else "a transcoder"
             found[name] = None, f"{kind} does not write the one site that it reads"
         else:
             by_site.setdefault(str(d.site), {})[name] = d

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import threading
@@ -10,12 +11,12 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from lensing.dictionary.tensors import write_tensors
 from lensing.errors import FileFormatError
-from lensing.files import atomic_file
 
 CHECKPOINT, BEFORE = "checkpoint.safetensors", "checkpoint.before.safetensors"
 ASK = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, and what schedulers send before they take a machine away
@@ -23,38 +24,57 @@ ASK = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, and what schedulers send befor
 
 def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
     """Write a checkpoint into `folder` and keep the one before it, so that one whole file is there at any moment."""
-    path = folder / CHECKPOINT
-    with atomic_file(path) as temporary:
-        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(whole, str(temporary), metadata={"lensing": json.dumps(facts)})
-        if path.exists():
-            path.replace(folder / BEFORE)
+    path, text = folder / CHECKPOINT, json.dumps(facts)
+    write_tensors(path, tensors, {"lensing": text, "sha256": _digest(tensors, text)}, keep=folder / BEFORE)
     return path
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
     """The newest checkpoint of a folder that can be read, None where there is none.
 
-    Raises: FileFormatError: there are checkpoints, and all of them are truncated or corrupt.
+    A newest one that is truncated or corrupt is removed where the one before it is whole, or the next one to be written
+    would drive that out. Raises: FileFormatError: there are checkpoints, and all of them are truncated or corrupt.
     """
     found = [folder / name for name in (CHECKPOINT, BEFORE) if (folder / name).exists()]
     for path in found:
         try:
-            return path, *read_checkpoint(path)
+            tensors, facts = read_checkpoint(path)
         except FileFormatError:
             if path == found[-1]:
                 raise
+            continue
+        if path.name == BEFORE:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        return path, tensors, facts
     return None
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint, whole or not."""
+    return any((folder / name).exists() for name in (CHECKPOINT, BEFORE))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint's tensors and facts; FileFormatError when it is truncated or corrupt."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["lensing"])
-            return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
+            noted = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if _digest(tensors, noted["lensing"]) != noted["sha256"]:
+            raise ValueError("its bytes are not those that were written")
+        return tensors, json.loads(noted["lensing"])
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise FileFormatError(f"{path} is truncated or corrupt: {error}. Remove it to start anew.") from error
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    # flipped bits are numbers like any other, and a resumed run would carry them on
+    found = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"|{name} {tensor.dtype} {list(tensor.shape)}|".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def remove_checkpoints(folder: Path) -> None:

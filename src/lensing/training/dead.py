@@ -15,14 +15,17 @@ RESAMPLED = 0.2  # length of a resampled encoder row, as a share of the living o
 class Silence:
     """Rows since every latent was last active; a latent is dead from `limit` rows of silence on."""
 
-    def __init__(self, d_sae: int, limit: int) -> None:
+    def __init__(self, d_sae: int, limit: int, device: torch.device | str = "cpu") -> None:
         self.limit = limit
-        self.rows: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64)
+        self.rows: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64, device=device)
 
-    def add(self, codes: Codes) -> None:
-        """Take in one batch's codes."""
-        self.rows += codes.rows
-        self.rows[codes.index[codes.value > 0].cpu().long()] = 0
+    def add(self, *codes: Codes) -> None:
+        """Take in one batch's codes, or those of several layers, whose latents are numbered one after the other."""
+        self.rows += codes[0].rows
+        first = 0
+        for part in codes:
+            self.rows[first + part.index[part.value > 0].long()] = 0
+            first += part.d_sae
 
     def dead(self) -> Int[Tensor, " dead"]:
         """The dead latents, ascending."""
@@ -43,9 +46,11 @@ def resample_(
         return
     error = (x - d.reconstruct(x)).square().sum(1)
     generator = torch.Generator().manual_seed(seed)
-    chosen = x[torch.multinomial(error.clamp(min=1e-12), len(dead), replacement=True, generator=generator)]
+    # drawn on the CPU, so that every device draws alike
+    drawn = torch.multinomial(error.clamp(min=1e-12).cpu(), len(dead), replacement=True, generator=generator)
+    chosen = x[drawn.to(x.device)]
     directions = torch.nn.functional.normalize(chosen - d.b_dec, dim=1)
-    alive = torch.ones(d.d_sae, dtype=torch.bool).index_fill(0, dead, False)
+    alive = torch.ones(d.d_sae, dtype=torch.bool, device=x.device).index_fill(0, dead, False)
     length = d.encoder[alive].norm(dim=1).mean() if bool(alive.any()) else torch.tensor(1.0)
     d.W_dec[dead] = directions * (d.W_dec[alive].norm(dim=1).mean() if bool(alive.any()) else 1.0)
     d.encoder[dead] = directions * length * RESAMPLED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from lensing.dictionary.base import Dictionary
 from lensing.dictionary.statistics import Sample
 from lensing.model.run import Model
 from lensing.training.behaviour import measure_behaviour
+from lensing.training.cross import CrossMeter
 from lensing.training.finish import StatisticsMeter
 from lensing.training.job import Job
 from lensing.training.report import TrainReport
@@ -46,12 +48,14 @@ def end_training(
 
     Held-out rows are read once for all, a part at a time. Nothing is written.
     """
-    meters = {}
+    meters: dict[str, Any] = {}
     for name, trainer in trainers.items():
         trainer.finish(dtype)
-        d, job = trainer.dictionary, jobs[name]
+        job = jobs[name]
+        d: Any = trainer.dictionary
         d.site, d.target, d.model_name = job.site, job.target, source.model_name
-        meters[name] = StatisticsMeter(d)
+        # a cross-layer transcoder is several dictionaries, each with numbers of its own
+        meters[name] = CrossMeter(d) if job.cross_layer else StatisticsMeter(d)
     for part in source.held_out(held_out_rows):
         for name, meter in meters.items():
             meter.add(*jobs[name].rows(part))

@@ -11,9 +11,45 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensing.dictionary.base import Dictionary
+from lensing.dictionary.codes import Codes
 from lensing.dictionary.statistics import Statistics
 from lensing.measure.fvu import FVU
 from lensing.measure.l0 import Firing
+
+
+class LatentMeter:
+    """What latents do, batch by batch: how often, how strongly."""
+
+    def __init__(self, d_sae: int) -> None:
+        self.d_sae, self.firing, self.largest = d_sae, Firing(d_sae), torch.zeros(d_sae)
+        # of activations above zero only, for the percentiles: those of every member of a sweep are held together
+        self.index: list[np.ndarray] = []
+        self.value: list[np.ndarray] = []
+
+    def add(self, codes: Codes) -> None:
+        """Take in codes."""
+        self.firing.add(codes)
+        self.largest = torch.maximum(self.largest, codes.maximum)
+        active = codes.value > 0
+        self.index.append(codes.index[active].int().numpy())
+        self.value.append(codes.value[active].numpy())
+
+    def statistics(self, fvu: FVU, *, corpus: str, documents: int) -> Statistics:
+        """Everything, with what `fvu` took in of the vectors (definitions: Statistics)."""
+        return Statistics(
+            corpus=corpus,
+            n=fvu.n,
+            documents=documents,
+            mean=fvu.mean.float(),
+            total_variance=fvu.total_variance,
+            mean_norm=fvu.mean_norm,
+            max_activation=self.largest,
+            p999=_percentile(self.index, self.value, self.d_sae, 0.999),
+            density=self.firing.density.float(),
+            fvu=fvu.value,
+            l0=self.firing.l0,
+            dead_share=self.firing.dead_share,
+        )
 
 
 @final
@@ -21,11 +57,7 @@ class StatisticsMeter:
     """Statistics of a dictionary over held-out rows that come a part at a time, in float64 sums."""
 
     def __init__(self, dictionary: Dictionary) -> None:
-        self.dictionary, self.fvu, self.firing = dictionary, FVU(), Firing(dictionary.d_sae)
-        self.largest = torch.zeros(dictionary.d_sae)
-        # of activations above zero only, for the percentiles: those of every member of a sweep are held together
-        self.index: list[np.ndarray] = []
-        self.value: list[np.ndarray] = []
+        self.dictionary, self.fvu, self.latents = dictionary, FVU(), LatentMeter(dictionary.d_sae)
 
     @torch.no_grad()
     def add(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
@@ -33,29 +65,11 @@ class StatisticsMeter:
         d = self.dictionary
         codes = d.encode(x)
         self.fvu.add(x if y is None else y, d.decode(codes) + d.skipped(x))
-        self.firing.add(codes)
-        self.largest = torch.maximum(self.largest, codes.maximum)
-        active = codes.value > 0
-        self.index.append(codes.index[active].int().numpy())
-        self.value.append(codes.value[active].numpy())
+        self.latents.add(codes)
 
     def statistics(self, *, corpus: str, documents: int) -> Statistics:
         """Statistics over everything that was added (definitions: Statistics)."""
-        meter, firing = self.fvu, self.firing
-        return Statistics(
-            corpus=corpus,
-            n=meter.n,
-            documents=documents,
-            mean=meter.mean.float(),
-            total_variance=meter.total_variance,
-            mean_norm=meter.mean_norm,
-            max_activation=self.largest,
-            p999=_percentile(self.index, self.value, self.dictionary.d_sae, 0.999),
-            density=firing.density.float(),
-            fvu=meter.value,
-            l0=firing.l0,
-            dead_share=firing.dead_share,
-        )
+        return self.latents.statistics(self.fvu, corpus=corpus, documents=documents)
 
 
 def measure_statistics(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,17 +18,22 @@ from torch import Tensor
 from lensing.config import differences, write_run
 from lensing.data.rows import Rows, TensorRows
 from lensing.dictionary.base import Dictionary
-from lensing.errors import Interrupted, TrainingError, UsageError
+from lensing.errors import FileFormatError, Interrupted, LensingError, TrainingError, UsageError
+from lensing.files import sweep
+from lensing.memory import refuse_too_large
 from lensing.model.run import Model
 from lensing.progress import Meter
 from lensing.training.behaviour import check_model
-from lensing.training.checkpoint import Asked, latest_checkpoint, remove_checkpoints, write_checkpoint
+from lensing.training.checkpoint import Asked, has_checkpoint, latest_checkpoint, remove_checkpoints, write_checkpoint
+from lensing.training.device import find_device
 from lensing.training.ending import Cost, end_training
 from lensing.training.folder import (
     Failure,
+    SomeFailed,
     add_metrics,
     is_finished,
     prepare_folder,
+    refuse_finished,
     reload,
     write_failure,
     write_metrics,
@@ -57,6 +62,7 @@ def train(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     seed: int = 0,
     out: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
@@ -74,19 +80,19 @@ def train(
     `tokens` rows are seen (None: one epoch), `batch` a step. `lr` None is the architecture's own (its config's recipe),
     with `warmup` steps (None: a twentieth of all, at most 1,000). A `site` that joins several with `+` makes a
     crosscoder, a `target` site a transcoder, `skip` gives it a linear map round the latents. `ema`: the dictionary is
-    the running mean of its weights with this memory (0.999, say). `products`: active latents are looked for in
-    bfloat16 and decided in float32, by default where the processor multiplies it fast. With `out`, the folder gets
-    run.json, metrics.jsonl, a checkpoint every `checkpoint_minutes` and the finished dictionary; a rerun of the same
-    call continues, bit for bit as if it had never stopped. Statistics are measured on up to `held_out_rows` rows that
-    training never saw, after rounding to `dtype`; what its splice costs the model (loss recovered), on `loss_tokens`
-    held-out tokens (0: not at all), where there is a model: `model`, the one that is read, or that of the store, which
-    is never downloaded for it. `log` names sinks that get the numbers too: wandb, trackio, tensorboard. Raises
-    TrainingError when the loss is not finite or leaps, and Interrupted (with the checkpoint's path) on Ctrl-C, SIGTERM
-    and SIGUSR1.
+    the running mean of its weights with this memory (0.999, say). `products`: active latents are looked for in bfloat16
+    and decided in float32, by default where the processor multiplies it fast. `device`: cpu, cuda, or the GPU where
+    there is one (auto); a checkpoint of one goes on on the other. With `out`, the folder gets run.json, metrics.jsonl,
+    a checkpoint every `checkpoint_minutes` and the finished dictionary; a rerun of the same call continues, bit for bit
+    as if it had never stopped. Statistics are measured on up to `held_out_rows` rows that training never saw, after
+    rounding to `dtype`; what its splice costs the model (loss recovered), on `loss_tokens` held-out tokens (0: not at
+    all), where there is a model: `model`, the one that is read, or that of the store, which is never downloaded for it.
+    `log` names sinks that get the numbers too: wandb, trackio, tensorboard. Raises TrainingError when the loss is not
+    finite or leaps, and Interrupted (with the checkpoint's path) on Ctrl-C, SIGTERM and SIGUSR1.
     """
     job = Job(config=config, site=site, target=target, skip=skip, lr=lr, seed=seed)
     found = train_many(
-        source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products,
+        source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products, device=device,
         out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet,
         held_out_rows=held_out_rows, dtype=dtype, log=log, model=model, loss_tokens=loss_tokens,
         callback=None if callback is None else lambda _, report: callback(report),
@@ -103,6 +109,7 @@ def train_many(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     out: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
     resume: bool = True,
@@ -123,6 +130,15 @@ def train_many(
     rows = source if isinstance(source, Rows) else TensorRows(source)
     if batch < 1 or (tokens is not None and tokens < 1):
         raise UsageError(f"Cannot train on {tokens} rows in batches of {batch}. Give positive numbers.")
+    for job in jobs.values():
+        if job.lr is not None and not 0 < job.lr < math.inf:
+            raise UsageError(f"lr is {job.lr}. Give a positive number, or none for the architecture's own.")
+        if not 0 <= job.seed < 1 << 63:
+            raise UsageError(f"seed is {job.seed}. Give a number from 0 to 2**63 - 1.")
+    if not checkpoint_minutes >= 0:
+        raise UsageError(f"checkpoint_minutes is {checkpoint_minutes}. Give zero or more.")
+    if warmup is not None and warmup < 0:
+        raise UsageError(f"warmup is {warmup} steps. Give zero or more.")
     if ema is not None and not 0 < ema < 1:
         raise UsageError(f"ema is {ema}. Give a number between 0 and 1, such as 0.999.")
     jobs, log = {name: job.resolved(rows) for name, job in jobs.items()}, list(log)
@@ -137,7 +153,7 @@ def train_many(
         "products": "bfloat16" if products == "auto" and bfloat16_is_fast() else products.replace("auto", "float32"),
         "source": rows.fingerprint(), "sites": list(rows.sites), "model": rows.model_name,
     }  # fmt: skip
-    run = _Run(rows, jobs, setting, Path(out) if out is not None else None)
+    run = _Run(rows, jobs, setting, Path(out) if out is not None else None, find_device(device))
     made = run.begin(resume)
     if made is None:
         run.loop(checkpoint_minutes, quiet, callback, log)
@@ -145,20 +161,6 @@ def train_many(
     if run.failures:
         raise SomeFailed(run.failures, made)
     return made
-
-
-@final
-class SomeFailed(TrainingError):
-    """Some of several dictionaries could not be trained to the end: `failures` by name; `dictionaries` are the rest."""
-
-    def __init__(self, failures: Mapping[str, Failure], dictionaries: Mapping[str, Dictionary]) -> None:
-        self.failures, self.dictionaries = dict(failures), dict(dictionaries)
-        first, failure = next(iter(failures.items()))
-        made = "The others are made." if dictionaries else "None is made."
-        super().__init__(
-            f"{len(failures)} of {len(failures) + len(dictionaries)} dictionaries failed, {first} at step "
-            f"{failure.step}: {failure.reason} {made}"
-        )
 
 
 def bfloat16_is_fast() -> bool:
@@ -169,7 +171,10 @@ def bfloat16_is_fast() -> bool:
 class _Run:
     """The state of one call of train_many."""
 
-    def __init__(self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None) -> None:
+    def __init__(
+        self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None, device: torch.device
+    ) -> None:  # fmt: skip
+        self.device = device  # no part of the setting: a checkpoint may go on elsewhere
         # through JSON, so that what is compared with a file compares alike
         self.source, self.jobs, self.setting, self.out = source, jobs, json.loads(json.dumps(setting)), out
         self.steps, self.batch = int(setting["steps"]), int(setting["batch"])
@@ -183,20 +188,30 @@ class _Run:
 
     def begin(self, resume: bool) -> dict[str, Dictionary] | None:
         """Prepare folder and trainers; return the dictionaries when this very run was finished before."""
-        if self.out is not None and resume and is_finished(self.out, self.jobs, self.setting):
-            found = {name: reload(self.out / name) for name in self.jobs}
-            self.failures = {name: end for name, end in found.items() if isinstance(end, Failure)}
-            return {name: end for name, end in found.items() if not isinstance(end, Failure)}
-        if self.out is not None and not resume:
-            for folder in (self.out, *(self.out / name for name in self.jobs)):
-                remove_checkpoints(folder)
+        if self.out is not None:
+            folders = [self.out, *(self.out / name for name in self.jobs if name)]
+            if resume and is_finished(self.out, self.jobs, self.setting):
+                remove_checkpoints(self.out)
+                found = {name: reload(self.out / name, cross_layer=job.cross_layer) for name, job in self.jobs.items()}
+                self.failures = {name: end for name, end in found.items() if isinstance(end, Failure)}
+                return {name: end for name, end in found.items() if not isinstance(end, Failure)}
+            if not resume:
+                for folder in folders:
+                    remove_checkpoints(folder)
+            elif not has_checkpoint(self.out):
+                refuse_finished(self.out, self.jobs, self.setting)
+            for folder in folders:
+                sweep(folder)
         first = next(self.source.batches(min(START_ROWS, max(self.source.rows, 1))))
+        width = sum(rows.shape[1] for rows in first.values())
+        refuse_too_large(f"A batch of {self.batch:,} rows", 3 * 4 * width * self.batch, "Give a smaller --batch.")
         for name, job in self.jobs.items():
             x, y = job.rows(first)
             self.trainers[name] = Trainer(
                 job.config, x.shape[1], d_out=None if y is None else y.shape[1], skip=job.skip, parts=job.parts(first),
                 steps=self.steps, batch=self.batch, lr=job.lr, warmup=self.setting["warmup"], seed=job.seed,
-                quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"],
+                quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"], writes=job.writes(first),
+                device=self.device,
             )  # fmt: skip
         if self._continue():
             return None
@@ -226,7 +241,9 @@ class _Run:
                 f"{path} belongs to another run ({differences(facts['setting'], self.setting)}). "
                 "Give another folder with --out, or start anew without resuming."
             )
-        self.failures = {name: Failure.from_json(record) for name, record in facts.get("failures", {}).items()}
+        if "cost" not in facts:
+            raise FileFormatError(f"{path} was written by an older version. Remove it to start anew.")
+        self.failures = {name: Failure.from_json(record) for name, record in facts["failures"].items()}
         self.trainers = {name: trainer for name, trainer in self.trainers.items() if name not in self.failures}
         for name, trainer in self.trainers.items():
             trainer.load_state(
@@ -286,6 +303,11 @@ class _Run:
                         saved = time.monotonic()
             except KeyboardInterrupt as error:
                 raise self._stopped("SIGINT") from error
+            except (Interrupted, TrainingError):
+                raise
+            except LensingError as error:  # a shard that is gone, a disk that is full
+                error.args = (f"{error} {self._where()}",)
+                raise
             finally:
                 sinks.close()
 
@@ -306,21 +328,27 @@ class _Run:
         last = first + (rows or self.batch) - 1
         what = f"Rows {first:,} to {last:,} of the source stopped the training. {error}"
         if len(self.jobs) == 1:
-            kept = self._kept()
-            where = f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
-            raise TrainingError(f"{what} {where}") from error
-        trainer, kept = self.trainers.pop(name), None
+            raise TrainingError(f"{what} {self._where()}") from error
+        kept: Path | None = None
         if self.out is not None:
             facts = {"setting": {**self.setting, "jobs": {name: self.setting["jobs"][name]}}, "step": self.step}
-            kept = write_checkpoint(self.out / name, trainer.state(), facts)
+            kept = write_checkpoint(self.out / name, self.trainers[name].state(), facts)
         failure = Failure(self.step, (first, last), str(error), str(kept) if kept else None)
-        self.failures[name] = failure
         if self.out is not None:
             write_failure(self.out / name, failure)
+        del self.trainers[name]
+        self.failures[name] = failure
         if not self.trainers:
             all_of = "; ".join(f"{name}: {end.reason}" for name, end in self.failures.items())
             raise TrainingError(f"All {len(self.jobs)} dictionaries failed. {all_of}") from error
         print(f"lensing: {name} is stopped, the others go on. {what}", file=sys.stderr, flush=True)
+
+    def _where(self) -> str:
+        try:
+            kept = self._kept()
+        except LensingError:  # the disk is full
+            kept = self.saved
+        return f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
 
     def _kept(self) -> Path | None:
         # a step that was cut in half leaves trainers that disagree with the counter: then only the last file is good

@@ -11,15 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensing.data.rows import mix_seed
-from lensing.dictionary.base import Dictionary, new_dictionary
+from lensing.dictionary.base import new_dictionary
 from lensing.dictionary.configs import Recipe
+from lensing.dictionary.crosslayer import CrossLayer, new_cross_layer
 from lensing.dictionary.kernels import sparse_mix
 from lensing.dictionary.rounding import rounded
 from lensing.errors import TrainingError
+from lensing.memory import refuse_too_large
 from lensing.training.coefficient import Coefficient
+from lensing.training.cross import pass_cross_layer
 from lensing.training.dead import Silence, resample_
 from lensing.training.losses import auxiliary_loss, prefix_loss, reconstruction_loss
-from lensing.training.objectives import PENALTIES, Forward
+from lensing.training.objectives import PENALTIES, Forward, Passed
 from lensing.training.optim import adam, default_lr, lr_share, remove_parallel_, unit_rows_
 from lensing.training.scaling import input_scale
 
@@ -29,6 +32,7 @@ PLACES = 4_000_000  # active places that are held at once: where more latents ar
 # estimate of the loss, at an eighth of its cost.
 AUX_STRIDE, AUX_ROWS = 8, 512
 LEAP = 30.0  # a batch whose FVU is so many times the usual one stops the training
+CALM = 0.01  # the least that counts as usual: where nearly nothing is missed, thirty times as much is no leap
 FIRST_ROWS = 4096  # rows on which the encoder's length is set
 
 
@@ -50,7 +54,7 @@ class StepReport:
 
 
 @dataclass
-class _Sums:
+class Sums:
     """What the parts of a batch add up to."""
 
     loss: float = 0.0
@@ -58,34 +62,54 @@ class _Sums:
     aux: float = 0.0
     penalty: float = 0.0
     active: int = 0
+    places: int = 0
 
 
 class Trainer:
     """Train one dictionary batch by batch.
 
     Vectors are scaled as the architecture's recipe says (`start` measures by what); `finish` folds the scaling into the
-    weights. With `d_out` it is a transcoder, which rebuilds `y` from `x`; with several `parts` a crosscoder. `quick`:
-    active latents are looked for with bfloat16 products. `ema`: what is kept at the end is a running mean of the
-    weights with this memory.
+    weights. With `d_out` it is a transcoder, which rebuilds `y` from `x`; with several `parts` a crosscoder; with
+    `writes`, the widths of the sites that its layers write, a cross-layer transcoder. `quick`: active latents
+    are looked for with bfloat16 products. `ema`: what is kept at the end is a running mean of the weights with this
+    memory. Everything lies on `device` until `finish` brings the dictionary back to the CPU.
     """
 
     def __init__(
         self, config: Any, d_in: int, *, steps: int, batch: int, lr: float | None, warmup: int, seed: int,
         d_out: int | None = None, skip: bool = False, parts: tuple[int, ...] = (), quick: bool = False,
-        ema: float | None = None,
+        ema: float | None = None, writes: tuple[int, ...] = (), device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
+        self.device = torch.device(device)
         self.config, self.steps, self.batch, self.warmup, self.seed = config, steps, batch, warmup, seed
         self.recipe: Recipe = config.recipe
+        self.decay = self.recipe.decay
         self.lr = lr or self.recipe.lr or default_lr(config.width)
-        self.dictionary: Dictionary = new_dictionary(config, d_in, d_out=d_out, skip=skip, parts=parts, seed=seed)
+        if writes:  # one encoder reads each part, and its latents write this site and those after it
+            each = [read + sum(writes[i:]) for i, read in enumerate(parts or (d_in,))]
+            numbers = config.width * sum(each)
+        else:
+            numbers = config.width * (d_in + (d_out or d_in))
+        refuse_too_large(  # weights, gradients and two moments; with a running mean once more
+            f"Training width {config.width:,} on vectors of {d_in:,}", numbers * (4 if ema is None else 5) * 4,
+            "Give a smaller --width.",
+        )  # fmt: skip
+        self.dictionary: Any  # a Dictionary, or a CrossLayer where there are several to write
+        if writes:
+            self.dictionary = new_cross_layer(config, parts or (d_in,), writes, skip=skip, seed=seed)
+        else:
+            self.dictionary = new_dictionary(config, d_in, d_out=d_out, skip=skip, parts=parts, seed=seed)
+        self.writes = writes
+        self.dictionary.to(self.device)
         self.dictionary.quick = quick
         self.optimizer = adam(self.dictionary, self.recipe, self.lr)
         self.resample_every: int | None = getattr(config, "resample_every", None)
         limit = config.dead_after_tokens or min(max(steps * batch // 20, 1), 10_000_000)
         if self.resample_every and config.dead_after_tokens is None:
             limit = max(self.resample_every * batch // 2, 1)
-        self.silence = Silence(config.width, limit)
-        self.scale_in, self.scale_out = torch.ones(d_in), torch.ones(self.dictionary.d_out)
+        self.silence = Silence(self.dictionary.d_sae, limit, self.device)
+        self.scale_in = torch.ones(d_in, device=self.device)
+        self.scale_out = torch.ones(self.dictionary.d_out, device=self.device)
         self.variance = 1.0  # mean |y - mu|^2 of scaled targets
         self.penalty = Coefficient(config, steps, 1.0)
         self.ema = ema
@@ -98,15 +122,25 @@ class Trainer:
         """Whether decoder rows are held at length 1; a transcoder's begin at zero and are left free."""
         return self.recipe.unit_rows and not self.dictionary.is_transcoder
 
+    @property
+    def layers(self) -> int:
+        """How many layers the latents are of; numbers of an architecture's config are of each."""
+        return max(len(self.writes), 1)
+
     def start(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
         """Set scales, biases and the encoder's length from the first rows."""
+        x, y = x.to(self.device), None if y is None else y.to(self.device)
         d, target = self.dictionary, x if y is None else y
         self.scale_in = input_scale(x, self.recipe.scale, d.parts)
-        self.scale_out = self.scale_in.clone() if y is None else input_scale(target, self.recipe.scale)
+        self.scale_out = self.scale_in.clone() if y is None else input_scale(target, self.recipe.scale, self.writes)
         mean = (target.double() * self.scale_out).mean(0)
         self.variance = float((target.double() * self.scale_out - mean).square().sum(1).mean())
-        self.penalty = Coefficient(self.config, self.steps, float((target * self.scale_out).square().sum(1).mean()))
+        power = float((target * self.scale_out).square().sum(1).mean())
+        self.penalty = Coefficient(self.config, self.steps, power / self.layers)
         with torch.no_grad():
+            if isinstance(d, CrossLayer):
+                d.begin_(x[:FIRST_ROWS] * self.scale_in, mean)
+                return
             d.b_dec.copy_(mean)
             some = d.centre(x[:FIRST_ROWS] * self.scale_in)
             if d.is_transcoder:
@@ -131,13 +165,18 @@ class Trainer:
     def step(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> StepReport:
         """One step of the optimiser; TrainingError when the loss is not finite."""
         self.dictionary.begin_step(self.step_number / self.steps)
+        x, y = x.to(self.device), None if y is None else y.to(self.device)
         x = x * self.scale_in
         y = x if y is None else y * self.scale_out
-        coefficient, dead, sums = self.penalty.at(self.step_number), self.silence.dead(), _Sums()
+        coefficient, dead, sums = self.penalty.at(self.step_number), self.silence.dead(), Sums()
         for part in self._parts(len(x)):
             self._add(x[part], y[part], len(x), dead, coefficient, sums)
+        return self.conclude(x, dead, coefficient, sums)
+
+    def conclude(self, x: Tensor, dead: Tensor, coefficient: float, sums: Sums) -> StepReport:
+        """End a step whose gradients are there: check the loss, move the weights, remember what was seen."""
         fvu = sums.squares / self.variance
-        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * self.usual):
+        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * max(self.usual, CALM)):
             self.optimizer.zero_grad()
             usual = f", after {self.usual:.3g} in the steps before" if self.usual > 0 else ""
             raise TrainingError(
@@ -146,13 +185,12 @@ class Trainer:
             )
         self.usual = fvu if self.usual <= 0 else 0.9 * self.usual + 0.1 * fvu
         share = lr_share(
-            self.step_number, self.steps, warmup=self.warmup, decay=self.recipe.decay,
-            warmup_from=self.recipe.warmup_from,
+            self.step_number, self.steps, warmup=self.warmup, decay=self.decay, warmup_from=self.recipe.warmup_from,
         )  # fmt: skip
         self._update(self.lr * share)
         l0 = sums.active / len(x)
-        self.density = l0 / self.dictionary.d_sae
-        self.penalty.see(l0)
+        self.density = sums.places / len(x) / self.dictionary.d_sae
+        self.penalty.see(l0 / self.layers)
         self.step_number += 1
         if self.resample_every and self.step_number % self.resample_every == 0:
             resample_(self.dictionary, self.optimizer, self.silence, x, seed=mix_seed(self.seed, self.step_number))
@@ -168,50 +206,61 @@ class Trainer:
         size = max(int(PLACES / max(self.density * self.dictionary.d_sae, 1.0)), 64)
         return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
-    def _add(self, x: Tensor, y: Tensor, rows: int, dead: Tensor, coefficient: float, sums: _Sums) -> None:
-        d, weight = self.dictionary, len(x) / rows
+    def _add(self, x: Tensor, y: Tensor, rows: int, dead: Tensor, coefficient: float, sums: Sums) -> None:
+        weight, passed = len(x) / rows, self.forward(x, y, dead, coefficient)
+        (weight * passed.total).backward()
+        self.take_in(passed, y, weight, sums)
+
+    def take_in(self, passed: Passed, y: Tensor, weight: float, sums: Sums) -> None:
+        """Add a part of a batch, of this share of its rows, to the step's sums."""
+        self.silence.add(*passed.codes)
+        sums.loss += weight * float(passed.total.detach())
+        sums.squares += weight * float(reconstruction_loss(y, passed.y_hat.detach(), 1.0))
+        sums.aux += weight * _number(passed.aux)
+        sums.penalty += weight * _number(passed.penalty)
+        sums.active += sum(int((codes.value > 0).sum()) for codes in passed.codes)
+        sums.places += sum(codes.nnz for codes in passed.codes)
+
+    def forward(self, x: Tensor, y: Tensor, dead: Tensor, coefficient: float) -> Passed:
+        """The losses of some scaled rows."""
+        d, variance = self.dictionary, self.variance if self.recipe.share else 1.0
+        stride = min(AUX_STRIDE, max(len(x) // AUX_ROWS, 1))
+        some = slice(self.step_number % stride, None, stride)
+        if isinstance(d, CrossLayer):
+            return pass_cross_layer(d, x, y, variance=variance, coefficient=coefficient, dead=dead, some=some)
         centred = d.centre(x)
         pattern = d.active_in_training(centred.detach())
         pre = d.pre_at(centred, pattern)
         value = d.activate_in_training(pre, pattern)
-        variance = self.variance if self.recipe.share else 1.0
         rest = d.b_dec + d.skipped(x)
         if self.config.prefixes:
             loss, y_hat = prefix_loss(y, rest, value, d.W_dec, pattern, self.config.prefixes, variance)
         else:
             y_hat = sparse_mix(value, d.W_dec, pattern) + rest
             loss = reconstruction_loss(y, y_hat, variance)
-        penalty = self._penalty(Forward(d, y, rest, pattern, pre, value, variance, coefficient))
-        aux = self._rebuilt_by_dead(y - y_hat, centred, dead)
+        at = Forward(d, y, rest, pattern, pre, value, variance, coefficient, centred.detach()[some], dead)
+        penalty = self._penalty(at)
+        aux = self._rebuilt_by_dead(y - y_hat, centred, dead, some)
         total = loss + penalty + getattr(self.config, "aux_coef", 0.0) * aux
-        (weight * total).backward()
-        self.silence.add(d.codes(value.detach(), pattern))
-        sums.loss += weight * float(total.detach())
-        sums.squares += weight * float(reconstruction_loss(y, y_hat.detach(), 1.0))
-        sums.aux += weight * _number(aux)
-        sums.penalty += weight * _number(penalty)
-        sums.active += int((value > 0).sum())
+        return Passed(y_hat, loss, penalty, aux, total, (d.codes(value.detach(), pattern),))
 
     def _penalty(self, at: Forward) -> Tensor | float:
         name = self.dictionary.architecture
         return PENALTIES[name](at) if name in PENALTIES else 0.0
 
-    def _rebuilt_by_dead(self, error: Tensor, centred: Tensor, dead: Tensor) -> Tensor | float:
+    def _rebuilt_by_dead(self, error: Tensor, centred: Tensor, dead: Tensor, some: slice) -> Tensor | float:
         if not len(dead) or not getattr(self.config, "aux_coef", 0.0):
             return 0.0
         d = self.dictionary
         k = self.config.dead_latents_used(d.d_out)
         if not k:
             return 0.0
-        stride = min(AUX_STRIDE, max(len(error) // AUX_ROWS, 1))
-        some = slice(self.step_number % stride, None, stride)
         return auxiliary_loss(
             error[some], centred[some], d.encoder[dead], d.b_enc[dead], d.W_dec[dead], k, quick=d.quick
         )
 
     def _update(self, lr: float) -> None:
         d = self.dictionary
-        assert d.W_dec.grad is not None
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(d.parameters(), self.recipe.clip)
         if self.unit_rows:
@@ -244,7 +293,7 @@ class Trainer:
         for tensor in d.weights().values():
             tensor.copy_(rounded(tensor, dtype))
         d.stored_dtype = dtype
-        d.requires_grad_(False).eval()
+        d.requires_grad_(False).eval().cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next steps depend on, as named tensors."""
@@ -265,13 +314,15 @@ class Trainer:
         weights = {name.removeprefix("weight."): t for name, t in tensors.items() if name.startswith("weight.")}
         self.dictionary.load_state_dict(weights)
         for name, parameter in self.dictionary.named_parameters():
-            moments = {key: tensors[f"{key}.{name}"].clone() for key in MOMENTS if f"{key}.{name}" in tensors}
+            kept = {key: tensors[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in tensors}
+            moments = {key: tensor.clone().to(parameter.device) for key, tensor in kept.items()}
             if moments:
                 self.optimizer.state[parameter] = moments
-        average = {n.removeprefix("average."): t.clone() for n, t in tensors.items() if n.startswith("average.")}
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        average = {n[8:]: t.to(self.device) for n, t in tensors.items() if n.startswith("average.")}
         self.average = average or None
-        self.silence.rows = tensors["silence"].clone()
-        self.scale_in, self.scale_out = tensors["scale_in"].clone(), tensors["scale_out"].clone()
+        self.silence.rows = tensors["silence"].to(self.device)
+        self.scale_in, self.scale_out = (tensors[name].to(self.device) for name in ("scale_in", "scale_out"))
         self.variance, self.density, self.usual, *penalty = tensors["numbers"].tolist()
         self.penalty.load_state(penalty)
         self.step_number = int(tensors["step_number"])

@@ -15,10 +15,10 @@ from lensing.data.rows import Rows, TensorRows
 from lensing.dictionary.base import Dictionary
 from lensing.files import check_writable, finite, write_json
 from lensing.model.run import Model
-from lensing.training.folder import Failure
+from lensing.training.folder import Failure, SomeFailed
 from lensing.training.grid import expand
 from lensing.training.job import Job
-from lensing.training.loop import LOSS_TOKENS, Products, SomeFailed, train_many
+from lensing.training.loop import LOSS_TOKENS, Products, train_many
 from lensing.training.report import TrainReport
 
 SWEEP = "sweep.json"
@@ -88,6 +88,7 @@ def sweep(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     checkpoint_minutes: float = 5.0,
     resume: bool = True,
     quiet: bool = False,
@@ -121,8 +122,8 @@ def sweep(
     failures: dict[str, Failure] = {}
     try:
         made = train_many(
-            rows, jobs, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products, out=out,
-            checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet, held_out_rows=held_out_rows,
+            rows, jobs, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products, device=device,
+            out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet, held_out_rows=held_out_rows,
             dtype=dtype, log=log, model=model, loss_tokens=loss_tokens,
         )  # fmt: skip
     except SomeFailed as error:
