@@ -20,7 +20,7 @@ from lensing.data.order import Pool, deal
 from lensing.data.rows import Rows
 from lensing.errors import FileFormatError, UnknownNameError
 from lensing.memory import refuse_too_large
-from lensing.shards import MEND, ROW_DTYPES, read_tensor, whole_hash
+from lensing.shards import MEND, ROW_DTYPES, read_tensor, room, whole_hash
 
 
 def open_store(folder: str | Path, *, sites: str | Sequence[str] | None = None) -> Store:
@@ -161,7 +161,7 @@ class Store(Rows):
             compared = []
             for site in self.sites:
                 about = self.manifest.sites[site]
-                rows = found[site] = torch.empty(pool.rows, about["width"], dtype=ROW_DTYPES[about["dtype"]])
+                rows = found[site] = room((pool.rows, about["width"]), ROW_DTYPES[about["dtype"]])
                 place = 0
                 for shard in pool.shards:
                     path, n = self.manifest.path(self.folder, site, shard), self.manifest.train_shards[shard]
