@@ -16,7 +16,7 @@ demo:    $(READY) ; @$(BIN)/lensing walk "The reliability of the Almanac is very
 test:    $(READY) ; @$(BIN)/python -m pytest  ## every test, offline
 check:   $(READY) ; @$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/pyrefly check && $(BIN)/python -m pytest tests/rules  ## style, types, rules of the house
 format:  $(READY) ; @$(BIN)/ruff check --fix && $(BIN)/ruff format  ## rewrite the code in the house style
-bench:   $(READY) ; @for f in benchmarks/*.py; do $(BIN)/python $$f || exit 1; done  ## time and score what the package promises
+bench:   $(READY) ; @for f in benchmarks/[!_]*.py; do $(BIN)/python $$f || exit 1; done  ## time and score what the package promises
 world:   $(READY) ; @$(BIN)/python -m lensing.recipes.almanac $(ARGS)  ## make what ships and is missing (with ARGS=--fresh all of it, from nothing)
 docs:    $(READY) ; @$(BIN)/python docs/make_cli.py && $(BIN)/python docs/make_world.py  ## write docs/cli.md and docs/world.md
 ci-deps: ; @$(PYTHON) -c "import venv, ensurepip" 2>/dev/null || (apt-get update && apt-get install -y python3-venv)  ## what a bare CI machine lacks

@@ -25,13 +25,17 @@ def main() -> None:
     ids = {w: i for i, w in enumerate(vocabulary(almanac()))}
     texts = [[ids[w] for w in d.words] for d in held_out(almanac(), options.documents)]
     model = ln.load_model("almanac")
-    heads = f"{'dictionary':28} {'FVU':>6} {'L0':>5} {'dead':>6} {'delta loss':>10}"
+    heads = f"{'dictionary':34} {'FVU':>6} {'L0':>5} {'dead':>6} {'delta loss':>10}"
     print(heads, f"{'recovered: zero':>15} {'mean':>6} {'KL':>6}")
     for name in shipped_dictionaries():
         sae = ln.load_dictionary(name, model=model)
-        facts, cost = sae.statistics, splice_cost(model, sae, texts)
+        facts = sae.statistics
+        if sae.is_transcoder:  # one that writes another site than it reads is not spliced
+            print(f"{name:34} {facts.fvu:6.4f} {facts.l0:5.1f} {facts.dead_share:6.1%}")
+            continue
+        cost = splice_cost(model, sae, texts)
         print(
-            f"{name:28} {facts.fvu:6.4f} {facts.l0:5.1f} {facts.dead_share:6.1%} {cost.delta_loss:10.4f} "
+            f"{name:34} {facts.fvu:6.4f} {facts.l0:5.1f} {facts.dead_share:6.1%} {cost.delta_loss:10.4f} "
             f"{cost.loss_recovered:15.4f} {cost.loss_recovered_mean:6.4f} {cost.kl:6.4f}"
         )
 

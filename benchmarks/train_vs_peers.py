@@ -1,13 +1,15 @@
-"""How fast is a training step, against the peers' and against what no step can avoid?
+"""How fast is a training step, against the peers' and against what no step can avoid; and how good is what comes out?
 
-Job: batches of 4,096 rows of a sparse mixture, 16 latents per input dimension, k = 32 (L1 and JumpReLU: an L0 near
+Quality is the job of `quality_vs_peers.py`, which the same run calls (its tables come after those of speed).
+
+Speed: batches of 4,096 rows of a sparse mixture, 16 latents per input dimension, k = 32 (L1 and JumpReLU: an L0 near
 50), every tool's own step with its loss, backward, clipping, optimiser and statistics; no model, no reader. Every tool
 runs in an interpreter of its own, the runs take turns, and figures are CPU seconds a step: the median of the runs'
 medians. "share" is the time of one bfloat16 encoder product and one selection, measured in the same run, over the
 step's. Memory is the peak above the process's size after imports and data.
 
     python benchmarks/train_vs_peers.py --saelens PYTHON --sparsify PYTHON --dictionary-learning PYTHON
-    python benchmarks/train_vs_peers.py --sizes 256 --runs 1      ours alone, quickly
+    python benchmarks/train_vs_peers.py --only speed --sizes 256 --runs 1      ours alone, quickly
 
 Limits: TopK at least 8 times as fast as SAELens, 4.5 times its bf16, 2.5 times sparsify, 3 times dictionary_learning's
 bf16; AuxK with half of the latents dead adds at most 30%; BatchTopK, Matryoshka, JumpReLU and L1 at least 4 times the
@@ -46,7 +48,7 @@ def child(name: str, d_in: int, threads: int, steps: int) -> None:
     import torch
 
     sys.path.insert(0, str(Path(__file__).parent))
-    import steppers
+    import _steppers as steppers
 
     torch.set_num_threads(threads)
     g = torch.Generator().manual_seed(0)
@@ -153,6 +155,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--only", choices=["speed", "quality"], help="one of the two jobs; both if not given")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("quality"), help="where quality keeps its cells (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="also write the tables as JSON to this file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -168,7 +174,7 @@ def main() -> int:
     names += [(sys.executable, name) for name in FLOORS]
     names += [(pythons[tool], f"{tool} {kind}") for tool, kinds in PEERS.items() if pythons[tool] for kind in kinds]
     record, missed = [], []
-    for d_in in options.sizes:
+    for d_in in options.sizes if options.only != "quality" else ():
         for threads in options.threads:
             found: dict[str, list[dict[str, float]]] = {}
             for run in range(options.runs):
@@ -181,6 +187,14 @@ def main() -> int:
             record += rows
     if options.out:
         options.out.write_text(json.dumps({"rows": record, "missed": missed}, indent=1) + "\n")
+    if options.only != "speed":
+        from quality_vs_peers import JOBS, KSPARSE, PENALISED, compare
+
+        tools = {"lensing": sys.executable} | {tool: pythons[tool] for tool in ("SAELens", "dictionary_learning")}
+        missed += compare(
+            tools, options.folder, kinds=[*KSPARSE, *PENALISED], data=list(JOBS), seeds=3, workers=2,
+            out=options.out and options.out.with_suffix(".quality.json"),
+        )  # fmt: skip
     return int(bool(missed))
 
 

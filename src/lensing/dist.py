@@ -28,10 +28,14 @@ T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)  # a process that does not answer for so long is taken for lost
 
 
+class OthersGone(LensingError):
+    """Another process of this run ended or does not answer."""
+
+
 class Group:
     """Some of the processes: this one's `rank` among them, their `size`, and what they do together.
 
-    Every member must make the same calls in the same order. LensingError when another member is gone.
+    Every member must make the same calls in the same order. OthersGone when another member is.
     """
 
     def __init__(self, ranks: Sequence[int] = (0,), rank: int = 0, handle: Any = None) -> None:
@@ -192,6 +196,13 @@ def join_world(*, tp: int = 1, teams: int = 1) -> World:
     return ALONE if size == 1 else _world(size, tp, teams)
 
 
+def refuse_many(what: str) -> None:
+    """Raise UsageError where torchrun started several processes for what one process does."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1:
+        raise UsageError(f"{what} runs in one process, and {size} were started. Start it without torchrun.")
+
+
 @functools.cache
 def _world(size: int, tp: int, teams: int) -> World:
     with _others():
@@ -232,7 +243,7 @@ def _others() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LensingError(
+        raise OthersGone(
             f"Another process of this run stopped or does not answer ({reason[:160]}). Its own message says why; "
             "run the same command again to continue."
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -15,18 +16,30 @@ from typing import Any
 
 from lensing.errors import LensingError
 
+PART = ".part"  # ends the name of what is not whole yet
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more
+
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the final name, on failure it goes."""
+    """Yield a temporary path beside `path`; on success it takes the final name, on failure it goes.
+
+    A disk that is full while it is written is a LensingError.
+    """
     path = Path(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            with explained(path):
+                raise
         with explained(path):
             # Some writers replace the file and lose its mode; a finished file reads like any other.
             os.chmod(temporary, 0o644)
@@ -41,7 +54,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent))
         os.chmod(temporary, 0o755)
     try:
         yield temporary
@@ -49,12 +62,26 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             if path.exists():
                 old = temporary.with_suffix(".old")
                 os.replace(path, old)
-                os.replace(temporary, path)
+                try:
+                    os.replace(temporary, path)
+                except BaseException:
+                    os.replace(old, path)
+                    raise
                 shutil.rmtree(old)
             else:
                 os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove what writers that were killed left half-written in `folder`, not in folders below it."""
+    for path in Path(folder).glob(f".*{PART}"):
+        with explained(path):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def check_writable(folder: str | Path) -> None:

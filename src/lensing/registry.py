@@ -48,11 +48,11 @@ def shipped_models() -> dict[str, Path]:
 
 
 def shipped_dictionaries() -> dict[str, Path]:
-    """Dictionary id (`almanac/<site>/w<width>`) to folder, for every dictionary inside the package."""
+    """Dictionary id (`almanac/<site>/w<width>[/seed<k>]`) to folder, for every dictionary inside the package."""
     found = {}
-    for config in sorted(ASSETS.glob("*/dictionaries/*/*/config.json")):
-        width, site, model = config.parent.name, config.parent.parent.name, config.parents[3].name
-        found[f"{model}/{site}/{width}"] = config.parent
+    for home in sorted(ASSETS.glob("*/dictionaries")):
+        for config in sorted(home.rglob("config.json")):
+            found[f"{home.parent.name}/{config.parent.relative_to(home).as_posix()}"] = config.parent
     return found
 
 

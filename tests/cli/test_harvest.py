@@ -58,7 +58,10 @@ def test_for_a_person(arguments, tmp_path, capsys):
     ("more", "said"),
     [
         (["--store", "none"], "none is no store: it has no store.json. Give a folder that lensing harvest made."),
-        (["--store", "s", "--model", "m"], "There must be one source of activations. Give either --store, or --model"),
+        (
+            ["--store", "s", "--text", "a.txt"],
+            "There must be one source of activations. Give either --store, or --model",
+        ),
         (["--text", "a.txt"], "There is no --model. Give --model and --site with text, or --store FOLDER."),
         (["--model", "m", "--text", "a.txt"], "There is no --site. Give --model and --site with text, or --store"),
     ],

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -34,6 +36,21 @@ def test_top_pattern_in_both_implementations() -> None:
     fast, slow = top_pattern(x, w, b, 8), select._top_dense(x, w, b, 8)
     assert torch.equal(fast.indptr, slow.indptr)
     assert torch.equal(fast.index, slow.index)
+
+
+@pytest.mark.parametrize("guess", [None, 0.0, 0.5, 1e9])
+def test_torchs_own_way_is_that_of_the_cpu(guess: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w, b = (t.round(decimals=1) for t in _random(70, 5, 90))  # many ties
+    edge = torch.linspace(-1, 2, 90)
+
+    def chosen() -> list[Any]:
+        batch, least = batch_top_pattern(x, w, b, 6, guess)
+        found = [pattern_above(x, w, b, 0.3), pattern_above(x, w, b, edge), batch]
+        return [*((p.indptr.tolist(), p.index.tolist()) for p in found), least]
+
+    quick = chosen()
+    monkeypatch.setattr(select, "_on_cpu", lambda _: False)  # as on a GPU
+    assert chosen() == quick
 
 
 def test_ties_do_not_make_more_than_k() -> None:

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import lensing as ln
 from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.splice import keep_only, without
 from lensing.errors import DictionaryError
-from lensing.measure.splice_cost import splice_cost
+from lensing.measure.splice_cost import ratio_error, splice_cost, splice_costs
 
 TEXT = "the reliability of the almanac is very doubtful"
 SITE = "mlp_out.1"
@@ -119,6 +120,25 @@ def test_losses_agree_with_the_plain_computation(model: Any, sae: Dictionary) ->
     assert cost.spliced == pytest.approx(losses["spliced"] / n, abs=1e-5)
     assert cost.to_json()["delta_loss"] == pytest.approx(cost.spliced - cost.clean)
     assert cost.kl > 0
+
+
+def test_several_at_once_cost_what_each_costs_alone(model: Any, sae: Dictionary, identity: Dictionary) -> None:
+    mean = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
+    both = splice_costs(model, {"a": sae, "b": identity}, DOCUMENTS, site="resid_post.1", mean=mean)
+    for name, dictionary in {"a": sae, "b": identity}.items():
+        assert both[name] == splice_cost(model, dictionary, DOCUMENTS, site="resid_post.1", mean=mean)
+    assert both["a"].documents == len(DOCUMENTS)
+    assert both["a"].loss_recovered_se > 0
+
+
+def test_the_error_of_a_ratio_is_that_of_the_jackknife() -> None:
+    g = torch.Generator().manual_seed(0)
+    bottom = (5 + torch.rand(400, generator=g)).double()
+    top = (0.3 * bottom + 0.2 * torch.randn(400, generator=g)).double()
+    left_out = (top.sum() - top) / (bottom.sum() - bottom)
+    jackknife = float((399 / 400 * (left_out - left_out.mean()).square().sum()).sqrt())
+    assert ratio_error(top, bottom) == pytest.approx(jackknife, rel=0.01)
+    assert math.isnan(ratio_error(top[:1], bottom[:1]))
 
 
 def test_without_statistics_the_mean_must_be_given(model: Any, sae: Dictionary) -> None:

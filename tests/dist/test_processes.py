@@ -103,13 +103,14 @@ def test_a_signal_to_one_stops_both_and_one_continues(
     assert [name for name in names if "before" not in name] == (current if tp == 2 else ["checkpoint.safetensors"])
     assert (out / "metrics.jsonl").read_text().count("\n") == 8, "one process writes"
     if tp == 2:  # a part that was lost: the step before it is whole
-        lost = out / current[1]
-        kept = lost.read_bytes()
-        lost.unlink()
+        kept = {out / name: (out / name).read_bytes() for name in current}
+        (out / current[1]).unlink()
         found = latest_checkpoint(out)
         assert found is not None
         assert found[2]["step"] == 7
-        lost.write_bytes(kept)
+        assert not (out / current[0]).exists(), "or the next one would drive out the whole one before it"
+        for path, data in kept.items():
+            path.write_bytes(data)
     d, seen = go("topk", torch.float64, out=out)
     assert len(seen) == 12
     for a, b in zip(seen, one["topk 64"][8:], strict=True):

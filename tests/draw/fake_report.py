@@ -132,8 +132,15 @@ def fake_report() -> dict[str, Any]:
             ],
         },
         "seeds": [
-            {"seed": seed, "gap": 0.0871 + seed / 100, "se": 0.0021, "copying": 0.9871, "calendar": 0.9453,
-             "two-hop, combinations read": 0.8837, "recall": {"-3": 0.9982, "-4": 0.9713, "-5": 0.8221}}
+            {"seed": seed, "documents": 150, "tokens": 20_123,
+             "gaps": [{"group": g, "tokens": 400, "gap": 0.0871 + seed / 100, "se": 0.0021} for g in ("all", "song")],
+             "skills": [{"skill": name, "n": 77, "accuracy": 1.0}
+                        for name in ("copying", "two-hop, combinations never read")],
+             "recall": [{"decade": -5, "owners": 120, "n": 900, "accuracy": accuracy, "se": 0.1287}
+                        for accuracy in (0.8221, 1.0)[seed % 2 :][:1]],
+             "verdicts": [{"text": "trusting, said", "n": 2, "model_doubt": 0.0111, "model_trust": 0.9523,
+                           "reader_doubt": 0.0501, "reader_trust": 0.9487}],
+             "doubt": doubt(f"almanac@seed{seed}", 33 + seed, 0.9641) if seed < 2 else None}
             for seed in range(5)
         ],
         "wide": [

@@ -30,9 +30,11 @@ def test_every_kind_of_number_is_on_the_page():
     for part in (
         "46,311", "1.901", "1.795", "| 0.191 | 0.041 |", "98.7%",
         "two-hop, combinations never read | 10 | 10.0%", "0.939",
-        "82.2% ± 2.1%", "| resid\\_post.2 | 1,204 | 610 | 0.2% | 2.4% |", "250,117", "377 | 71", "16,000,000 | 601",
+        "82.2% ± 2.1%", "| 1e-5 | 82.2% ± 12.9% |",
+        "| resid\\_post.2 | 1,204 | 610 | 0.2% | 2.4% |", "250,117", "377 | 71", "16,000,000 | 601",
         "61.2% ± 1.6%", "0.3512", "81.2% ± 5.1%", "52.1% ± 4.0%", "never", "7.41", "0.943", "77.8%", "917 522",
-        "| 12.60 |", "0.097 ± 0.002", "after the same 1,000,000 tokens",
+        "| 12.60 |", "0.097 ± 0.002",
+        "| trusting, said | 0.949 | 0.952 |", "| latent | 33 | 34 | – |", "after the same 1,000,000 tokens",
         "| d_model 576 | concepts | 1,003 | 576 |", "song", "Count your eggs", "the_Gazette",
         "on in fewer than 4 documents",
     ):  # fmt: skip

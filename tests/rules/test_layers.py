@@ -7,8 +7,8 @@ from rules.house import MODULES, SOURCE, imports
 
 # From the top down. `__init__` is the table of contents: only rooms below it may write `import lensing`.
 ORDER = """
-    errors files progress config registry assets dist shards db draw model world data dictionary measure training lens
-    causal index ledger evaluation graph toy walkthrough __init__ recipes plots server cli __main__
+    errors files memory progress config registry assets dist shards db draw model world data dictionary measure training
+    lens causal index ledger evaluation graph toy walkthrough __init__ recipes plots server cli __main__
 """
 ROOMS = ORDER.split()
 

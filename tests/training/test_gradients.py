@@ -26,6 +26,9 @@ CONFIGS: dict[str, Any] = {
     "jumprelu, quadratic": ln.JumpReLU(
         width=F, sparsity=0.02, l0=5.0, ramp=0.0, penalty="quadratic", threshold=0.2, bandwidth=0.3, frequency=0.1
     ),
+    "jumprelu, tanh": ln.JumpReLU(
+        width=F, sparsity=0.3, ramp=0.0, penalty="tanh", threshold=0.3, bandwidth=0.5, pre_act=0.1, dead_after_tokens=N
+    ),
 }
 WIRINGS: dict[str, dict[str, Any]] = {"autoencoder": {}, "crosscoder": {"parts": (4, 8)}, "skip": {"skip": True}}
 
@@ -49,7 +52,7 @@ def trainer(config: Any, wiring: str) -> Trainer:
         for name, parameter in d.named_parameters():
             if name != "threshold":
                 parameter += 0.2 * torch.randn(parameter.shape, generator=g, dtype=torch.float64)
-        if config.architecture in ("topk", "batchtopk"):
+        if config.dead_after_tokens:
             d.b_enc[:9] = -9.0  # some are dead
             made.silence.rows[:9] = N
     made.scale_in, made.scale_out = made.scale_in.double(), made.scale_out.double()
@@ -83,16 +86,22 @@ def dense_loss(made: Trainer, x: Tensor, y: Tensor | None) -> Tensor:
         case "jumprelu":
             t, moved = d.threshold.detach(), d.threshold - d.threshold.detach()
             near = ((pre - t).abs() < c.bandwidth / 2).detach().double()
-            f = pre * (pre > t) - near * (t / c.bandwidth) * moved
+            also = pre - pre.detach() if c.penalty == "tanh" else 0.0
+            f = pre * (pre > t) + near * (t / c.bandwidth) * (also - moved)
             fires = (pre > t).double() - near / c.bandwidth * moved
-            l0 = fires.sum(1).mean()
-            penalty = c.sparsity * (l0 if c.penalty == "linear" else 2 / c.l0 * (l0 - c.l0) ** 2)
+            l0, norms, dead = fires.sum(1).mean(), d.W_dec.norm(dim=1), made.silence.dead()
+            if c.penalty == "tanh":
+                penalty = c.sparsity * torch.tanh(4 * f * norms).sum(1).mean()
+                below = (d.threshold - centred.detach() @ d.encoder.T - d.b_enc).relu() * norms
+                penalty = penalty + c.pre_act * below[:, dead].sum(1).mean()
+            else:
+                penalty = c.sparsity * (l0 if c.penalty == "linear" else 2 / c.l0 * (l0 - c.l0) ** 2)
             penalty = penalty + c.frequency * (fires.mean(0) - 0.1).relu().sum()
     ends = (*c.prefixes, F)
     parts = [(y - (f[:, :end] @ d.W_dec[:end] + rest)).square().sum(1).mean() / variance for end in ends]
     error = (y - (f @ d.W_dec + rest)).detach()
     dead = made.silence.dead()
-    if len(dead):
+    if len(dead) and c.architecture in ("topk", "batchtopk"):
         z = centred.detach() @ d.encoder[dead].T + d.b_enc[dead]
         k = min(c.dead_latents_used(d.d_out), len(dead))
         z = torch.where(z >= z.topk(k).values[:, -1:], z.relu(), 0.0)

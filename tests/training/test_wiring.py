@@ -170,3 +170,12 @@ def test_resampled_latents_point_at_what_is_badly_rebuilt(planted: dict[str, Ten
 def test_wirings_that_cannot_be(setting: Any, error: Any, words: str, planted: dict[str, Tensor]) -> None:
     with pytest.raises(error, match=words):
         go(planted, EVERY["topk"], **setting)
+
+
+def test_thirty_times_almost_nothing_is_no_leap(planted: dict[str, Tensor]) -> None:
+    made = Trainer(ln.TopK(width=64, k=4), D, steps=10, batch=200, lr=1e-3, warmup=1, seed=0)
+    made.start(planted["a"][:1000])
+    made.usual = made.step(planted["a"][:200]).fvu / 1000  # as after rows that were rebuilt almost perfectly
+    scale = (0.2 / (1000 * made.usual)) ** 0.5  # so that this batch's FVU is about 0.2
+    centre = planted["a"].mean(0)
+    assert made.step(centre + scale * (planted["a"][200:400] - centre)).fvu < 0.3

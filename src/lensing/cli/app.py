@@ -19,6 +19,13 @@ COMMANDS = {
     ),
     "verify": ("lensing.cli.harvest:verify", "Check every file of a store or a dictionary, and say what to do."),
     "train": ("lensing.cli.train:app", "Train a dictionary on the activations of one site."),
+    "sweep": ("lensing.cli.sweep:sweep", "Train a grid of dictionaries from one reader, each as if alone."),
+    "run": ("lensing.cli.repeat:run", "Repeat what a run.json recorded: a harvest, a training, a sweep."),
+    "finetune": (
+        "lensing.cli.finetune:finetune",
+        "Fine-tune a dictionary end to end: spliced into its model, it also lowers the splice's cost.",
+    ),
+    "evaluate": ("lensing.cli.evaluate:evaluate", "Measure how much a dictionary rebuilds, and what its splice costs."),
     "convert": ("lensing.cli.convert:convert", "Write a dictionary of one tool in the files of another."),
     "sites": ("lensing.cli.models:sites", "List the sites of a model that can be read and edited."),
     "doctor": ("lensing.cli.models:doctor", "Say what is installed, what is shipped, and whether anything is amiss."),

@@ -34,7 +34,7 @@ def convert(
     out: Path,
     /,
     *,
-    to: Literal["lensing", "saelens", "sparsify"] = "lensing",
+    to: Literal["lensing", "saelens", "sparsify", "circuit-tracer"] = "lensing",
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     allow_pickle: bool = False,
     json: bool = False,
@@ -48,7 +48,7 @@ def convert(
     out
         A new folder.
     to
-        The format to write.
+        The format to write; circuit-tracer for cross-layer transcoders.
     from_
         The format of the source; told from its files' names if not given.
     allow_pickle
@@ -56,11 +56,17 @@ def convert(
     json
         Print the result as JSON.
     """
+    from lensing.dictionary.crossload import is_cross_layer, load_cross_layer, write_cross_layer
     from lensing.dictionary.formats.table import write_dictionary
     from lensing.dictionary.load import load_dictionary
 
-    sae = load_dictionary(source, format=from_, allow_pickle=allow_pickle)
-    write_dictionary(sae, out, to)
+    sae: Any
+    if is_cross_layer(source):
+        sae = load_cross_layer(source)
+        write_cross_layer(sae, out, to)
+    else:
+        sae = load_dictionary(source, format=from_, allow_pickle=allow_pickle)
+        write_dictionary(sae, out, to)
     result = Converted(
         out=str(out), format=to, architecture=sae.architecture, d_in=sae.d_in, d_sae=sae.d_sae, site=sae.site,
         target=sae.target, model=sae.model_name,

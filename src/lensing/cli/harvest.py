@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from lensing.cli.options import absolute
 from lensing.cli.show import show
 
 if TYPE_CHECKING:
@@ -74,16 +75,19 @@ def harvest(
     json
         Print the result as JSON.
     """
+    options = dict(locals())
     import lensing as ln
+    from lensing.config import called
     from lensing.data.text import Text
 
     # The text is looked at before the model is loaded: a wrong path should be said at once.
     documents = Text(text, field=field, skip_bad=skip_bad)
-    store = ln.harvest(
-        ln.load_model(model, allow_pickle=allow_pickle), documents, sites=sites, out=out, tokens=tokens, dtype=dtype,
-        context=context, held_out=held_out, seed=seed, batch_tokens=batch_tokens, shuffle_rows=shuffle_rows,
-        shard_rows=shard_rows, include_special=include_special,
-    )  # fmt: skip
+    with called("harvest", absolute(options)):
+        store = ln.harvest(
+            ln.load_model(model, allow_pickle=allow_pickle), documents, sites=sites, out=out, tokens=tokens,
+            dtype=dtype, context=context, held_out=held_out, seed=seed, batch_tokens=batch_tokens,
+            shuffle_rows=shuffle_rows, shard_rows=shard_rows, include_special=include_special,
+        )  # fmt: skip
 
     def draw(console: Console) -> None:
         from lensing.draw.store import draw_store
@@ -91,6 +95,11 @@ def harvest(
         draw_store(store.to_json(), console)
 
     show(store, draw, as_json=json)
+
+
+def repeat(command: str, options: dict[str, Any]) -> None:
+    """Run `harvest` again as a run.json recorded it."""
+    harvest(out=Path(options["out"]), **{key: value for key, value in options.items() if key != "out"})
 
 
 def verify(folder: Path, /, *, json: bool = False) -> int:

@@ -122,12 +122,26 @@ def _device() -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
+def _by_site(ids: list[str]) -> dict[str, list[str]]:
+    """Names of dictionaries below their model and site, narrow ones first."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(
+        ids, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    ):
+        model, site, rest = name.split("/", 2)
+        found.setdefault(f"{model}/{site}", []).append(rest)
+    return found
+
+
 def _draw_health(result: Health, console: Any) -> None:
     for name, version in result.versions.items():
         console.print(f"{name:14}{version}")
     console.print(f"{'device':14}{result.device}")
     console.print(f"{'models':14}{', '.join(result.models) or 'none'}")
-    console.print(f"{'dictionaries':14}{', '.join(result.dictionaries) or 'none'}")
+    for place, (site, names) in enumerate(_by_site(result.dictionaries).items()):
+        console.print(f"{'dictionaries' if place == 0 else '':14}{site}: {', '.join(names)}", soft_wrap=True)
+    if not result.dictionaries:
+        console.print(f"{'dictionaries':14}none")
     console.print(f"{'hub cache':14}{result.cache} ({result.free_gb} GB free)", soft_wrap=True)
     for sentence in result.amiss:
         console.print(f"Amiss: {sentence}", soft_wrap=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
@@ -50,9 +53,13 @@ def console() -> Console:
 
 
 def guarded(call: Callable[[], Any]) -> int:
-    """Run `call` and return the exit code; an error that was meant for a person becomes one line on standard error."""
+    """Run `call` and return the exit code; an error that was meant for a person becomes one line on standard error.
+
+    SIGTERM and SIGUSR1, which schedulers send before they take a machine away, end it as Ctrl-C does.
+    """
     try:
-        returned = call()
+        with _asked_to_stop():
+            returned = call()
         return returned if isinstance(returned, int) else 0
     except CycloptsError as error:
         return _say(_usage(error), 2)
@@ -68,6 +75,20 @@ def guarded(call: Callable[[], Any]) -> int:
         return _say(f"{error.filename or 'The system'}: {error.strerror or error}. Check the path and its rights.", 1)
     except MemoryError:
         return _say("Out of memory. Use a shorter prompt, a smaller --batch or a smaller model.", 1)
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _usage(error: CycloptsError) -> str:

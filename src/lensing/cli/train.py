@@ -8,14 +8,19 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
+from lensing.cli.after import next_command
+from lensing.cli.options import SinkName, absolute, fill_from_toml
 from lensing.cli.show import is_main, show
+from lensing.config import Toml, called
 from lensing.dictionary.configs import ARCHITECTURES, JOIN
-from lensing.errors import UsageError
-from lensing.files import check_writable
+from lensing.errors import UnknownNameError, UsageError, suggest
 
 MISSED = 0.2  # share by which an L0 that was asked for may be missed without a word
 
-app = App(name="train", help="Train a dictionary on the activations of one site.", group_parameters=Group("Options"))
+app = App(
+    name="train", help="Train a dictionary on the activations of one site.", group_parameters=Group("Options"),
+    config=fill_from_toml,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,7 @@ class Run:
     out: Path
     """The folder of the dictionary; a run that was stopped goes on from its checkpoint there."""
     model: str | None = None
-    """A shipped model, a folder, or a hub id."""
+    """A shipped model, a folder, or a hub id; with --store only to measure what the dictionary costs it."""
     site: str | None = None
     """The site to read, such as resid_post.2 (see lensing sites), or the one of a store; several joined by + make a
     crosscoder."""
@@ -33,6 +38,9 @@ class Run:
     """The site to write, for a transcoder, such as mlp_out.2 from mlp_in.2; the site that is read, if not given."""
     skip: bool = False
     """Let a linear map go round the transcoder's latents."""
+    cross_layer: bool = False
+    """Let the latents of each layer write its own site and all after it: --site and --target name as many sites, in the
+    order of the layers, joined by + or as patterns such as mlp_in.* and mlp_out.*."""
     store: Path | None = None
     """Instead of a model and text: the folder that lensing harvest made."""
     text: Path | None = None
@@ -52,6 +60,18 @@ class Run:
     tp: int = 1
     """Under torchrun: how many processes hold the latents of the dictionary, each some of them; the others share the
     rows of each batch."""
+    text_seed: int | None = None
+    """Seed of the order of the text and of sampling alone, where it is another one."""
+    device: str = "auto"
+    """cpu, cuda or cuda:1; the GPU where there is one, if not given."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; each of them costs one write of the weights and of Adam's moments."""
+    loss_tokens: int = 8192
+    """Tokens of held-out text on which loss recovered is measured at the end; 0 for not at all."""
+    log: tuple[SinkName, ...] = ()
+    """Where the numbers go besides metrics.jsonl; give the flag for each."""
+    config: Path | None = None
+    """A TOML file of options by their names; what is given on the command line wins."""
     allow_pickle: bool = False
     """Read weights from a pickle file, which can run code."""
     json: bool = False
@@ -74,70 +94,108 @@ for _name in ARCHITECTURES:
     app.command(_command(ARCHITECTURES[_name]), name=_name, help=_about)
 
 
+@app.default
+def from_file(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None
+) -> None:
+    """Train what a TOML file says.
+
+    Parameters
+    ----------
+    config
+        A TOML file of options by their names, and the architecture; options on the command line win.
+    """
+    if config is None:
+        if tokens:
+            raise UnknownNameError("command", tokens[0], ARCHITECTURES)
+        from lensing.cli.app import build
+
+        build()(["train", "--help"])
+        return
+    file = Toml(config)
+    name = file.values.get("architecture")
+    if name is None:
+        raise UsageError(f'{config} names no architecture. Add a line such as architecture = "topk".')
+    if not isinstance(name, str):
+        where = f"{config}, line {file.line('architecture')}"
+        raise UsageError(f"{where}: a training has one architecture. Give it in quotes, or see lensing sweep.")
+    if name not in ARCHITECTURES:
+        hint = f"{suggest(name, ARCHITECTURES)} ({config}, line {file.line('architecture')})"
+        raise UnknownNameError("architecture", name, ARCHITECTURES, hint)
+    from lensing.cli.app import build
+
+    build()(["train", name, *tokens, "--config", str(config)])
+
+
+def repeat(command: str, options: dict[str, Any]) -> None:
+    """Run `train` again as a run.json recorded it."""
+    from lensing.config import from_mapping
+
+    cls = ARCHITECTURES[command.removeprefix("train").strip()]
+    names = {field.name for field in dataclasses.fields(cls)}
+    run = {key: value for key, value in options.items() if key not in names}
+    paths = {key: Path(run[key]) for key in ("out", "store", "text") if run.get(key) is not None}
+    settings = from_mapping(Run, {**run, **paths, "log": tuple(run.get("log", ()))})
+    _train(from_mapping(cls, {key: options[key] for key in names if key in options}), settings)
+
+
 def _train(config: Any, run: Run) -> None:
     import lensing as ln
+    from lensing.cli.source import open_source
+    from lensing.training.sinks import check_sinks
 
-    source, site, target = _live(run) if run.store is None else _stored(run)
-    dictionary = ln.train(
-        source, config, site=site, target=target, skip=run.skip, tokens=run.tokens, batch=run.batch, lr=run.lr,
-        ema=run.ema, seed=run.seed, out=run.out, tp=run.tp,
+    check_sinks(run.log)
+    source, model, names = open_source(
+        model=run.model, store=run.store, text=run.text, sample=run.sample,
+        flags={"site": run.site, "target": run.target}, seed=run.seed if run.text_seed is None else run.text_seed,
+        out=run.out, allow_pickle=run.allow_pickle, patterns=run.cross_layer,
     )  # fmt: skip
-    if is_main():
-        show(dictionary.report, lambda console: _draw(config, dictionary.report, run.out, console), as_json=run.json)
+    options = {**dataclasses.asdict(config), **dataclasses.asdict(run), "config": None}
+    with called(f"train {config.architecture}", absolute(options)):
+        setting: dict[str, Any] = {
+            "skip": run.skip, "tokens": run.tokens, "batch": run.batch, "lr": run.lr, "ema": run.ema, "seed": run.seed,
+            "out": run.out, "log": run.log, "model": model, "loss_tokens": run.loss_tokens, "device": run.device,
+            "checkpoint_minutes": run.checkpoint_minutes,
+        }  # fmt: skip
+        if run.cross_layer:
+            if run.tp > 1:
+                raise UsageError("Cross-layer transcoders are trained in one process so far. Leave --tp out.")
+            reads, writes = ((names[end] or "").split(JOIN) if names[end] else [] for end in ("site", "target"))
+            dictionary: Any = ln.train_cross_layer(source, config, reads=reads, writes=writes, **setting)
+        else:
+            dictionary = ln.train(source, config, site=names["site"], target=names["target"], tp=run.tp, **setting)
+    if not is_main():
+        return
+    sites: list[dict[str, Any]] = []
+    if run.cross_layer:
+        s = dictionary.statistics
+        found = zip(dictionary.writes, s.fvus, s.l0s, strict=True)
+        sites = [{"site": site, "fvu": fvu, "l0": l0} for site, fvu, l0 in found]
+    after = next_command(dictionary, run.out, name=run.model, model=model, source=source)
+    result = Trained({**dictionary.report.to_json(), "sites": sites, "out": str(run.out), "next": after})
+    show(result, lambda console: _draw(config, result.values, console), as_json=run.json)
 
 
-def _stored(run: Run) -> tuple[Any, str, str | None]:
-    if not (run.model is run.text is run.sample is None):
-        raise UsageError("There must be one source of activations. Give either --store, or --model with text.")
-    import lensing as ln
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training cost, what came out, and the next command to run."""
 
-    names = [name for joined in (run.site, run.target) if joined is not None for name in joined.split(JOIN)]
-    source = ln.open_store(run.store, sites=list(dict.fromkeys(names)) or None)
-    if run.site is None and len(source.sites) != 1:
-        raise UsageError(f"{run.store} holds {len(source.sites)} sites. Give one, such as --site {source.sites[0]}.")
-    check_writable(run.out)
-    return source, run.site or source.sites[0], run.target
+    values: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return self.values
 
 
-def _live(run: Run) -> tuple[Any, str, str | None]:
-    if run.model is None or run.site is None:
-        missing = "--model" if run.model is None else "--site"
-        raise UsageError(f"There is no {missing}. Give --model and --site with text, or --store FOLDER.")
-    if (run.text is None) == (run.sample is None):
-        raise UsageError("There must be one source of text. Give either --text FILE or --sample TOKENS.")
-    import lensing as ln
-    from lensing.data.text import read_documents, sample_documents
+def _draw(config: Any, report: dict[str, Any], console: Any) -> None:
+    from lensing.draw.training import draw_training
 
-    # The text is read before the model is loaded: a wrong path should be said at once.
-    documents, corpus = (read_documents(run.text), run.text.name) if run.text is not None else ([], "")
-    model = ln.load_model(run.model, allow_pickle=run.allow_pickle)
-    site = _sites(model, "site", run.site)
-    target = _sites(model, "target", run.target) if run.target is not None else None
-    # Sampling takes minutes: a folder that cannot be written should be said before it.
-    check_writable(run.out)
-    if run.sample is not None:
-        documents = sample_documents(model, run.sample, seed=run.seed)
-        corpus = f"{run.sample} tokens sampled from {model.name}, seed {run.seed}"
-    names = [*site.split(JOIN), *(target or site).split(JOIN)]
-    return ln.live(model, documents, sites=list(dict.fromkeys(names)), seed=run.seed, corpus=corpus), site, target
-
-
-def _sites(model: Any, flag: str, joined: str) -> str:
-    names = []
-    for name in joined.split(JOIN):
-        if len(found := model.resolve_all(name)) != 1:
-            raise UsageError(f"--{flag} {name} means {len(found)} sites. Give one, such as {found[0]}.")
-        names.append(found[0].name)
-    return JOIN.join(names)
-
-
-def _draw(config: Any, report: Any, out: Path, console: Any) -> None:
-    facts = report.to_json()
-    for name in ("tokens", "steps", "seconds", "fvu", "l0", "dead_share"):
-        value = facts[name]
-        shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
-        console.print(f"{name.replace('_', ' '):12}{shown}")
+    draw_training(report, console)
+    for at in report["sites"]:
+        console.print(f"{at['site']:16}FVU {at['fvu']:.4f}, L0 of its layer {at['l0']:.2f}")
     aim = getattr(config, "l0", None)
-    if aim is not None and abs(report.l0 - aim) > MISSED * aim:
-        console.print(f"L0 was to reach {aim:g} and did not in {report.steps:,} steps. Train on more tokens.")
-    console.print(f"The dictionary is in {out}.")
+    aim = aim * max(len(report["sites"]), 1) if aim is not None else None  # of each layer
+    if aim is not None and abs(report["l0"] - aim) > MISSED * aim:
+        console.print(f"L0 was to reach {aim:g} and did not in {report['steps']:,} steps. Train on more tokens.")
+    console.print(f"The dictionary is in {report['out']}.", soft_wrap=True)
+    console.print(f"Next: {report['next']}", soft_wrap=True)

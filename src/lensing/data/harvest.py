@@ -23,13 +23,12 @@ from lensing.data.store import Store
 from lensing.data.text import Text
 from lensing.dist import join_world
 from lensing.errors import Interrupted, LensingError, TrainingError, UsageError
-from lensing.files import check_writable, explained, write_json
+from lensing.files import PART, check_writable, sweep, write_json
 from lensing.model.run import Model
 from lensing.progress import Meter
 from lensing.shards import ROW_DTYPES, write_shard
 
 Found = dict[tuple[str, int], Checked]  # by site (or `tokens`) and number
-PART = ".part"  # ends the name of every file that is not whole yet
 
 
 def harvest(
@@ -92,6 +91,7 @@ def _prepare(out: Path, manifest: Manifest, quiet: bool) -> tuple[Found, dict[in
     _refuse_without_room(out, manifest, missing)
     if not begun:
         manifest.write(out)
+    if not (out / "run.json").exists():
         write_run(out, what="harvest", setting=manifest.to_json())
     _sweep(out, manifest)
     return kept, missing
@@ -253,11 +253,8 @@ def _refuse_without_room(out: Path, manifest: Manifest, missing: Mapping[int, li
 
 
 def _sweep(out: Path, manifest: Manifest) -> None:
-    """Remove the half-written files of a harvest that was killed."""
     for folder in (out, *(out / name for name in manifest.folders.values())):
-        for path in folder.glob(f".*{PART}"):
-            with explained(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        sweep(folder)
 
 
 def _finish(out: Path, manifest: Manifest, written: Found) -> None:

@@ -17,6 +17,7 @@ from lensing.data.order import cut, cut_shards, default_shuffle_rows, row_counts
 from lensing.data.pieces import Pieces, read_pieces
 from lensing.data.text import Text
 from lensing.errors import SiteError, TrainingError, UsageError
+from lensing.memory import refuse_too_large
 from lensing.model.run import Model
 from lensing.shards import row_dtype
 
@@ -83,9 +84,15 @@ def plan_harvest(
     fits = max(HELD_BYTES // (sum(widths.values()) * itemsize), 1)
     if shard_rows is None and fits < shuffle_rows:
         shard_rows = fits
+    everything = sum(widths.values()) * 4
+    refuse_too_large(f"A pass of {batch_tokens:,} tokens", batch_tokens * everything, "Give a smaller --batch-tokens.")
     members, mixed = cut_shards(train, pieces.rows, seed, shuffle_rows, shard_rows)
     held_parts = -(-int(pieces.rows[held].sum()) // (shard_rows or shuffle_rows))
     held_shards = cut(held, pieces.rows, max(held_parts, 1))
+    most = max(row_counts([*members, *held_shards], pieces.rows))
+    refuse_too_large(
+        f"A shard of {most:,} rows", 2 * most * sum(widths.values()) * itemsize, "Give fewer --shard-rows."
+    )
     digest = pieces.digest()
     manifest = Manifest(
         model={

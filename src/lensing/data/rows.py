@@ -22,6 +22,7 @@ class Rows(abc.ABC):
 
     corpus: str
     model_name: str | None
+    model: Any = None  # the running model whose rows these are, where there is one
     sites: tuple[str, ...]
     documents: int
     held_out_documents: int
@@ -97,7 +98,7 @@ class TensorRows(Rows):
                 epoch, place = epoch + 1, batch - len(take)
                 order = self._epoch(epoch)
                 take = torch.cat([take, order[:place]])
-            yield {site: tensor[take] for site, tensor in self.tensors.items()}
+            yield {site: tensor.index_select(0, take) for site, tensor in self.tensors.items()}
 
     def held_out(self, max_rows: int) -> Iterator[dict[str, Float[Tensor, "batch d_in"]]]:
         """Yield the held-out rows in chunks of 4,096."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,8 @@ from lensing.data.moments import Moments
 from lensing.data.order import Pool, deal
 from lensing.data.rows import Rows
 from lensing.errors import FileFormatError, UnknownNameError
-from lensing.shards import MEND, ROW_DTYPES, read_tensor
+from lensing.memory import refuse_too_large
+from lensing.shards import MEND, ROW_DTYPES, read_tensor, room, whole_hash
 
 
 def open_store(folder: str | Path, *, sites: str | Sequence[str] | None = None) -> Store:
@@ -35,7 +36,8 @@ class Store(Rows):
     """Rows on disk, in an order that depends on the store's seed alone; held-out documents lie in shards of their own.
 
     Some consecutive shards are read whole and mixed in memory while the next ones are read. Any row number can be
-    reached without reading what comes before the shards that it is mixed with.
+    reached without reading what comes before the shards that it is mixed with. A file's hash is compared with that in
+    `stats.json` when it is read whole for the first time.
     """
 
     def __init__(self, folder: str | Path, *, sites: Sequence[str] | None = None) -> None:
@@ -45,10 +47,13 @@ class Store(Rows):
         for site in self.sites:
             if site not in self.manifest.sites:
                 raise UnknownNameError("stored site", site, self.manifest.sites)
+        self._hashes: dict[Path, str] = {}  # of the files that were not read yet
         for what in (TOKENS, *self.sites):
-            if read_stats(self.folder, self.manifest, what) is None:
-                path = self.folder / self.manifest.folders[what] / STATS
+            stats = read_stats(self.folder, self.manifest, what)
+            path = self.folder / self.manifest.folders[what] / STATS
+            if stats is None:
                 raise FileFormatError(f"{path} is missing or broken: the harvest was not finished. {MEND}")
+            self._hashes |= {path.with_name(name): digest for name, digest in stats["sha256"].items()}
         self.model_name: str | None = self.manifest.model["name"]
         self.corpus = self.manifest.text["source"]
         self.documents = self.manifest.text["documents"]
@@ -73,8 +78,13 @@ class Store(Rows):
     def batches(self, batch: int, *, start: int = 0) -> Iterator[dict[str, Float[Tensor, "batch d_in"]]]:
         """Yield float32 batches for ever, epoch after epoch; a batch may span two pools of shards.
 
-        Raises FileFormatError where a shard is missing or cut off.
+        Raises FileFormatError where a shard is missing, cut off or changed.
         """
+        widest = max((pool.rows for pool in self.manifest.order.pools(0)), default=0)
+        refuse_too_large(
+            f"Mixing {widest:,} rows of {self.folder}", 2 * widest * sum(map(self.manifest.row_bytes, self.sites)),
+            "Read fewer sites at a time, or harvest again with a smaller --shuffle-rows.",
+        )  # fmt: skip
         return deal(self.manifest.order, self._ahead(start), batch)
 
     def held_out(self, max_rows: int) -> Iterator[dict[str, Float[Tensor, "batch d_in"]]]:
@@ -103,12 +113,17 @@ class Store(Rows):
 
     def shard(self, site: str, number: int) -> Shaped[Tensor, "row d_in"]:
         """Return the rows of one shard in the order of their documents, as they are stored."""
-        return read_tensor(self.manifest.path(self.folder, site, number), "x")
+        path = self.manifest.path(self.folder, site, number)
+        rows = read_tensor(path, "x")
+        self._compare(path, {"x": rows})
+        return rows
 
     def tokens(self, number: int) -> dict[str, Shaped[Tensor, " row"]]:
         """Return `ids`, `doc` (number of the document in the text) and `pos` (in the model's context) of a shard."""
         path = self.manifest.path(self.folder, TOKENS, number)
-        return {name: read_tensor(path, name) for name in ("ids", "doc", "pos")}
+        found = {name: read_tensor(path, name) for name in ("ids", "doc", "pos")}
+        self._compare(path, found)
+        return found
 
     def moments(self, site: str) -> Moments:
         """Return mean and variance of all rows of a site, held-out ones included."""
@@ -142,15 +157,27 @@ class Store(Rows):
 
     def _read(self, pool: Pool) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        for site in self.sites:
-            about = self.manifest.sites[site]
-            rows = found[site] = torch.empty(pool.rows, about["width"], dtype=ROW_DTYPES[about["dtype"]])
-            place = 0
-            for shard in pool.shards:
-                n = self.manifest.train_shards[shard]
-                read_tensor(self.manifest.path(self.folder, site, shard), "x", out=rows[place : place + n])
-                place += n
+        with ThreadPoolExecutor(1) as beside:
+            compared = []
+            for site in self.sites:
+                about = self.manifest.sites[site]
+                rows = found[site] = room((pool.rows, about["width"]), ROW_DTYPES[about["dtype"]])
+                place = 0
+                for shard in pool.shards:
+                    path, n = self.manifest.path(self.folder, site, shard), self.manifest.train_shards[shard]
+                    read_tensor(path, "x", out=rows[place : place + n])
+                    compared.append(beside.submit(self._compare, path, {"x": rows[place : place + n]}))
+                    place += n
+            for each in compared:
+                each.result()
         return found
+
+    def _compare(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        # once for each file: flipped bits are numbers like any other, and a training would learn from them
+        digest = self._hashes.get(path)
+        if digest is not None and whole_hash(path, tensors) != digest:
+            raise FileFormatError(f"{path} has changed: its hash is not the one in {STATS}. {MEND}")
+        self._hashes.pop(path, None)
 
     def _starts(self, number: int) -> np.ndarray:
         """Rows of a shard at which a piece begins, and its end."""

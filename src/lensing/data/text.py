@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, final
 from lensing.data.hub import dataset_rows, looks_like_dataset, saved_dataset
 from lensing.data.readers import Row, ending, endings, find_reader, read_rows
 from lensing.errors import FileFormatError, UsageError
+from lensing.memory import refuse_too_large
 from lensing.progress import Meter
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def sample_documents(model: Model, n_tokens: int, *, seed: int = 0) -> list[list
     """
     if n_tokens < 1:
         raise UsageError(f"{n_tokens} tokens cannot be sampled. Ask for at least 1.")
+    refuse_too_large(f"A text of {n_tokens:,} tokens", 36 * n_tokens, "Ask for fewer.")
     if model.bos_id is None:
         raise UsageError(f"{model.name} has no beginning-of-text token to start from. Give a file of text instead.")
     # Some models end a document by starting the next one, so the beginning-of-text token also ends it.

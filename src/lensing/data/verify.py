@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lensing.data.check import Checked, agree, check_shard, stats_record
-from lensing.data.manifest import NAME, STATS, read_manifest, read_stats
+from lensing.data.manifest import NAME, STATS, Manifest, differences, read_manifest, read_stats
 from lensing.errors import FileFormatError, UsageError
 from lensing.files import sha256
 from lensing.progress import Meter
 from lensing.shards import MEND
+
+KINDS = ("lensing-dictionary", "lensing-cross-layer")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def verify_store(folder: str | Path, *, quiet: bool = False) -> VerifyReport:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    findings: list[Finding] = []
+    findings = [*_compare_run(folder, manifest)]
     total = len(manifest.folders) * (len(manifest.shards) + 1)
     with Meter("verifying", total=total, unit="files", quiet=quiet) as meter:
         for what, name in manifest.folders.items():
@@ -81,6 +83,20 @@ def verify_store(folder: str | Path, *, quiet: bool = False) -> VerifyReport:
     return VerifyReport(str(folder), "store", total, tuple(findings), MEND if findings else "")
 
 
+def _compare_run(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    """`store.json` has no hash, but what it says stands in `run.json` once more."""
+    try:
+        setting = json.loads((folder / "run.json").read_text(encoding="utf-8"))["setting"]
+        noted = Manifest(**{field.name: setting[field.name] for field in fields(Manifest)})
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield Finding("run.json", f"broken ({error!r})")
+        return
+    if changed := differences(noted, manifest):
+        yield Finding(NAME, f"not what run.json says ({'; '.join(changed)})")
+
+
 def verify_dictionary(folder: str | Path) -> VerifyReport:
     """Compare each file of a dictionary with the hash in its `config.json`.
 
@@ -92,7 +108,7 @@ def verify_dictionary(folder: str | Path) -> VerifyReport:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FileFormatError(f"{path} is not JSON: {error}. Fetch or save the dictionary again.") from error
-    if not isinstance(record, dict) or record.get("format") != "lensing-dictionary":
+    if not isinstance(record, dict) or record.get("format") not in KINDS:
         raise FileFormatError(f"{path} does not describe a lensing dictionary. Give a folder that lensing saved.")
     hashes = record.get("sha256")
     if not isinstance(hashes, dict):

@@ -9,17 +9,19 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lensing.config import to_mapping
 from lensing.dictionary.codes import Codes
 from lensing.dictionary.configs import ARCHITECTURES
 from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
+from lensing.dictionary.rounding import pack
 from lensing.dictionary.statistics import Sample, Statistics
+from lensing.dictionary.tensors import write_tensors
 from lensing.dist import ALONE, World
 from lensing.errors import DictionaryError
-from lensing.files import atomic_file, explained, sha256, write_json
+from lensing.files import explained, sha256, write_json
+from lensing.memory import refuse_too_large
 from lensing.registry import Registry
 
 FORMAT = "lensing-dictionary"
@@ -205,11 +207,14 @@ class Dictionary(nn.Module, abc.ABC):
         self.stretch_(torch.where(norm > 0, norm, 1.0))
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-        """Write config.json and safetensors files into `folder`, config.json last; `dtype` None: as trained."""
+        """Write config.json and safetensors files into `folder`, config.json last; `dtype` None: as trained.
+
+        int8 takes a quarter of float32's room: see `rounding.rounded`.
+        """
         folder = Path(folder)
         dtype = dtype or self.stored_dtype
-        weights = self.weights() | {"W_enc": self.W_enc}
-        stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
+        stored = pack(self.weights(), dtype)
+        stored["W_enc"] = stored["W_enc"].t().contiguous()
         stored |= {name: tensor.detach().cpu().contiguous() for name, tensor in self.extra_tensors().items()}
         record: dict[str, Any] = {
             "format": FORMAT,
@@ -243,8 +248,7 @@ class Dictionary(nn.Module, abc.ABC):
             if name not in files:
                 path.unlink(missing_ok=True)
                 continue
-            with atomic_file(path) as temporary:
-                save_file(files[name], str(temporary))
+            write_tensors(path, files[name])
             record["sha256"][path.name] = sha256(path)
         write_json(folder / "config.json", record)
         return folder
@@ -278,6 +282,10 @@ def new_dictionary(
     """
     if skip and d_out is None:
         raise DictionaryError("A skip connection would copy what is to be rebuilt. Give a target site, or no skip.")
+    refuse_too_large(
+        f"A dictionary of width {config.width:,} on vectors of {d_in:,}", config.width * (d_in + (d_out or d_in)) * 4,
+        "Give a smaller width.",
+    )  # fmt: skip
     # The shipped architectures file themselves in CLASSES when they are imported.
     for name in ("batchtopk", "gated", "jumprelu", "relu", "topk"):
         importlib.import_module(f"lensing.dictionary.{name}")

@@ -40,14 +40,23 @@ class _BatchTopK(Dictionary):
 
     def active_in_training(self, centred: Float[Tensor, "rows d_in"]) -> Pattern:
         """The k times rows largest positive pre-activations of the batch; moves the threshold towards its edge."""
-        settled = float(self.threshold)
-        guess = 0.9 * settled if settled > 0 else None
         edge = Edge(self.world) if self.world.team.size > 1 else None
         pattern, least = batch_top_pattern(
-            centred, self.encoder, self.b_enc, self.k, guess, quick=self.quick, edge=edge
+            centred, self.encoder, self.b_enc, self.k, self.guess, quick=self.quick, edge=edge
         )
-        self.threshold.fill_(least if settled < 0 else settled + SETTLE * (least - settled))
+        self.settle(least)
         return pattern
+
+    @property
+    def guess(self) -> float | None:
+        """A number probably a little below the smallest activation that this batch will keep."""
+        settled = float(self.threshold)
+        return 0.9 * settled if settled > 0 else None
+
+    def settle(self, least: float) -> None:
+        """Move the threshold towards the smallest activation that a batch kept."""
+        settled = float(self.threshold)
+        self.threshold.fill_(least if settled < 0 else settled + SETTLE * (least - settled))
 
     def begin_step(self, progress: float) -> None:
         """Let k fall, where the config says so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
@@ -69,8 +70,8 @@ class _Latents:
                 f"The prefixes {list(self.prefixes)} do not rise from 1 to below the width {self.width}. "
                 "Leave the width itself out."
             )
-        if self.dead_after_tokens is not None and self.dead_after_tokens < 1:
-            raise UsageError(f"dead_after_tokens is {self.dead_after_tokens}. Give at least 1.")
+        if self.dead_after_tokens is not None and not 1 <= self.dead_after_tokens < 1 << 63:
+            raise UsageError(f"dead_after_tokens is {self.dead_after_tokens}. Give 1 to 2**63 - 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ class _KSparse(_Latents):
             )
         if self.k_aux is not None and self.k_aux < 0:
             raise UsageError(f"k_aux is {self.k_aux}. Give 0 to switch AuxK off, or a positive number.")
-        if self.aux_coef < 0:
+        if not 0 <= self.aux_coef < math.inf:
             raise UsageError(f"aux_coef is {self.aux_coef}. Give 0 to switch AuxK off, or a positive number.")
 
     def dead_latents_used(self, d_in: int) -> int:
@@ -167,7 +168,7 @@ class _Penalised(_Latents):
             raise UsageError(
                 f"sparsity is {self.sparsity} and l0 is {self.l0}. Give one of them: a coefficient, or an L0 to reach."
             )
-        if self.sparsity is not None and self.sparsity < 0:
+        if self.sparsity is not None and not 0 <= self.sparsity < math.inf:
             raise UsageError(f"sparsity is {self.sparsity}. Give zero or more.")
         if self.l0 is not None and not 0 < self.l0 <= self.width:
             raise UsageError(f"l0 is {self.l0}, outside 0 to the width {self.width}. Give fewer active latents.")
@@ -214,36 +215,52 @@ class Gated(_Penalised):
 class JumpReLU(_Penalised):
     """A learnt threshold for every latent under an L0 penalty (Rajamanoharan et al. 2024; Gemma Scope)."""
 
-    penalty: Literal["linear", "quadratic"] = "linear"
-    """Linear in L0; or sparsity times 2 / l0 times (L0 - l0) squared, which needs both, as in Gemma Scope 2."""
-    threshold: float = 0.001
-    """Thresholds at the start, on inputs of mean square norm 1."""
-    bandwidth: float = 0.001
-    """Width of the window about a threshold in which it learns, on the same scale."""
+    penalty: Literal["linear", "quadratic", "tanh"] = "linear"
+    """Linear in L0; or sparsity times 2 / l0 times (L0 - l0) squared, which needs both, as in Gemma Scope 2; or the sum
+    of tanh(steepness f |W_dec|), as in Anthropic's cross-layer transcoders, where ramp is 1."""
+    threshold: float | None = None
+    """Thresholds at the start, on inputs scaled as the recipe says; 0.001, with tanh 0.03, if not given."""
+    bandwidth: float | None = None
+    """Width of the window about a threshold in which it learns, on the same scale; 0.001, with tanh 1, if not given."""
+    steepness: float = 4.0
+    """How quickly the tanh penalty saturates."""
+    pre_act: float = 3e-6
+    """With tanh: weight of a penalty on the distance of dead latents' pre-activations below their thresholds."""
     frequency: float = 0.0
     """Weight of a penalty on latents that are active in more than a tenth of the rows (Gemma Scope 2)."""
 
     architecture: ClassVar[str] = "jumprelu"
-    recipe: ClassVar[Recipe] = Recipe(
-        scale="unit", share=False, lr=7e-5, betas=(0.0, 0.999), clip=None, warmup_from=0.1, decay=0.0
-    )
+
+    @property
+    def recipe(self) -> Recipe:  # type: ignore[override]
+        """Gemma Scope's; with the tanh penalty that of Conerly et al. 2025 (Anthropic's update of January)."""
+        if self.penalty == "tanh":
+            return Recipe(scale="norm", share=False, lr=2e-4, unit_rows=False, rows=0.1)
+        return Recipe(scale="unit", share=False, lr=7e-5, betas=(0.0, 0.999), clip=None, warmup_from=0.1, decay=0.0)
 
     @property
     def is_steered(self) -> bool:
         """Whether the coefficient is steered towards l0; the quadratic penalty aims by itself."""
-        return self.l0 is not None and self.penalty == "linear"
+        return self.l0 is not None and self.penalty != "quadratic"
 
     def __post_init__(self) -> None:
-        if self.penalty not in ("linear", "quadratic"):
-            raise UsageError(f"penalty is {self.penalty!r}. Give 'linear' or 'quadratic'.")
+        if self.penalty not in ("linear", "quadratic", "tanh"):
+            raise UsageError(f"penalty is {self.penalty!r}. Give 'linear', 'quadratic' or 'tanh'.")
+        for name, small, large in (("threshold", 0.001, 0.03), ("bandwidth", 0.001, 1.0)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, large if self.penalty == "tanh" else small)
+        assert self.threshold is not None
+        assert self.bandwidth is not None
         if self.penalty == "quadratic" and (self.l0 is None or self.sparsity is None):
             raise UsageError(
                 f"The quadratic penalty needs an L0 to aim at and a weight; l0 is {self.l0} and sparsity is "
                 f"{self.sparsity}. Give both."
             )
         super().__post_init__()
-        if self.threshold < 0 or self.bandwidth <= 0 or self.frequency < 0:
+        numbers = (self.threshold, self.frequency, self.pre_act, self.bandwidth, self.steepness)
+        if min(numbers[:3]) < 0 or min(numbers[3:]) <= 0 or not all(map(math.isfinite, numbers)):
             raise UsageError(
-                f"threshold {self.threshold}, bandwidth {self.bandwidth} and frequency {self.frequency} do not go "
-                "together. Give thresholds and weights of zero or more, and a bandwidth above zero."
+                f"threshold {self.threshold}, bandwidth {self.bandwidth}, frequency {self.frequency}, steepness "
+                f"{self.steepness} and pre_act {self.pre_act} do not go together. Give thresholds and weights of zero "
+                "or more, and a bandwidth and a steepness above zero."
             )

@@ -42,8 +42,9 @@ class JumpReLUDictionary(Dictionary):
         return pre * (pre > self.threshold[pattern.index])
 
     def activate_in_training(self, pre: Float[Tensor, " nnz"], pattern: Pattern) -> Float[Tensor, " nnz"]:
-        """The same, with the straight-through gradient of the threshold."""
-        return _Jump.apply(pre, self.threshold[pattern.index], self.config.bandwidth)
+        """The same, with the straight-through gradient of the threshold, under the tanh penalty of pre too."""
+        through = self.config.penalty == "tanh"
+        return _Jump.apply(pre, self.threshold[pattern.index], self.config.bandwidth, through)
 
     def fires(self, pre: Float[Tensor, " nnz"], pattern: Pattern) -> Float[Tensor, " nnz"]:
         """1 where active and 0 elsewhere, with the straight-through gradient of the threshold: what L0 counts."""
@@ -70,12 +71,15 @@ class JumpReLUDictionary(Dictionary):
 
 
 class _Jump(Function):
-    """pre 1[pre > t]; d/dpre = 1[pre > t], d/dt = -(t / e) rect((pre - t) / e), rect being 1 within a half of zero."""
+    """pre 1[pre > t]; d/dpre = 1[pre > t], d/dt = -(t / e) rect((pre - t) / e), rect being 1 within a half of zero.
+
+    With `through`, d/dpre has the jump too, + (t / e) rect((pre - t) / e) (Conerly et al. 2025).
+    """
 
     @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float, through: bool) -> Tensor:
         ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
+        ctx.bandwidth, ctx.through = bandwidth, through
         return pre * (pre > threshold)
 
     @staticmethod
@@ -83,7 +87,9 @@ class _Jump(Function):
         (grad,) = grads
         pre, threshold = ctx.saved_tensors
         near = (pre - threshold).abs() < 0.5 * ctx.bandwidth
-        return grad * (pre > threshold), -grad * near * (threshold / ctx.bandwidth), None
+        jump = grad * near * (threshold / ctx.bandwidth)
+        for_pre = grad * (pre > threshold)
+        return for_pre + jump if ctx.through else for_pre, -jump, None, None
 
 
 class _Step(Function):

@@ -4,12 +4,14 @@ A pattern says which latents are active in which row. Two products suffice, each
 `sparse_dot` (row . latent direction, at the pattern's places: the encoder) and `sparse_mix` (sum of value times
 latent direction: the decoder). Their gradients for the weights run over the transposed pattern, so that no dense
 [rows, d_sae] tensor is ever made whole. A pattern of which more than an eighth is active goes through dense products, a
-chunk of rows at a time: a core multiplies dense matrices about eight times faster than it gathers.
+chunk of rows at a time: a core multiplies dense matrices about eight times faster than it gathers. On a GPU the sparse
+products are Triton kernels where triton is installed, and torch's own otherwise.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -128,7 +130,7 @@ class _Dot(Function):
         grad = grad.contiguous()
         for_x = _bag(grad, weight, p) if needs[0] else None
         for_weight = _bag_by_latent(grad, x, p) if needs[1] else None
-        for_bias = torch.bincount(p.index, weights=grad, minlength=p.columns).to(grad.dtype) if needs[2] else None
+        for_bias = _sum_by_latent(grad, p) if needs[2] else None
         return for_x, for_weight, for_bias, None
 
 
@@ -176,7 +178,17 @@ def _bag_by_latent(value: Tensor, rows: Tensor, pattern: Pattern) -> Tensor:
     return _embedding_bag(value[order], rows, pattern.row_of[order], pointer)
 
 
+def _sum_by_latent(value: Tensor, pattern: Pattern) -> Tensor:
+    if value.device.type == "cpu":
+        return torch.bincount(pattern.index, weights=value, minlength=pattern.columns).to(value.dtype)
+    # a GPU's bincount adds in whatever order its threads come
+    pointer, order = pattern.transposed
+    return _embedding_bag(value[order], value.new_ones(pattern.rows, 1), pattern.row_of[order], pointer)[:, 0]
+
+
 def _embedding_bag(value: Tensor, weight: Tensor, index: Tensor, indptr: Tensor) -> Tensor:
+    if (gpu := _gpu_kernels(value)) is not None:
+        return gpu.bag(value, weight, index, indptr)
     return F.embedding_bag(
         index, weight, indptr.to(index.dtype), per_sample_weights=value, mode="sum", include_last_offset=True
     )
@@ -190,6 +202,8 @@ def _dots(x: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
             row = pattern.row_of[places] - rows.start
             out[places] = torch.mm(x[rows], weight.t())[row, pattern.index[places].long()]
         return out
+    if (gpu := _gpu_kernels(x)) is not None:
+        return gpu.dots(x, weight, pattern.index, pattern.indptr)
     if _sampled_product_works(x.device, x.dtype):
         return _sampled(x, weight, pattern.indptr, pattern.index, pattern.columns)
     step = max(CHUNK_BYTES // (4 * x.shape[1]), 1)
@@ -205,6 +219,18 @@ def _sampled(x: Tensor, weight: Tensor, indptr: Tensor, index: Tensor, columns: 
         indptr, index.long(), x.new_zeros(len(index)), (len(indptr) - 1, columns), check_invariants=False
     )
     return torch.sparse.sampled_addmm(places, x, weight.t(), beta=0.0).values()
+
+
+def _gpu_kernels(tensor: Tensor) -> Any:
+    return _triton_kernels() if tensor.is_cuda else None
+
+
+@functools.cache
+def _triton_kernels() -> Any:
+    try:
+        return importlib.import_module("lensing.dictionary.triton_kernels")
+    except ImportError:
+        return None
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from lensing.dictionary.base import FORMAT, FORMAT_VERSION, Dictionary, config_c
 from lensing.dictionary.configs import JOIN
 from lensing.dictionary.formats.hub import fetch_dictionary
 from lensing.dictionary.formats.table import OURS, find_format, read_foreign
+from lensing.dictionary.rounding import unpack
 from lensing.dictionary.statistics import FACTS, TENSORS, Sample, Statistics
 from lensing.dictionary.tensors import PICKLES, read_tensors, refuse_pickle, unpickle
 from lensing.errors import DictionaryError, FileFormatError, SiteError, UnknownNameError
@@ -82,6 +83,11 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
     if folder.is_file() or not weights.exists():
         pickles = [folder] if folder.is_file() else sorted(folder.iterdir())
         pickles = [path for path in pickles if path.suffix in PICKLES]
+        if not pickles and (folder / "layer_0" / "weights.safetensors").is_file():
+            raise DictionaryError(
+                f"{folder} is a cross-layer transcoder. Load it with ln.load_cross_layer, or one layer: "
+                f"{folder / 'layer_0'}."
+            )
         if not pickles:
             raise DictionaryError(
                 f"{folder} holds no weights.safetensors, nor the files of another tool. "
@@ -99,7 +105,7 @@ def _read(folder: Path, allow_pickle: bool) -> Dictionary:
             config, int(record["d_in"]), d_out=wiring["d_out"], skip=wiring["skip"], parts=tuple(wiring["parts"])
         )
         dictionary.centred, dictionary.target = wiring.get("centred", dictionary.centred), wiring["target"]
-        _fill(dictionary, tensors, weights)
+        _fill(dictionary, unpack(tensors), weights)
         dictionary.site, dictionary.model_name, dictionary.id = record["site"], record["model"], record["id"]
         dictionary.stored_dtype = getattr(torch, record["dtype"])
         if record["statistics"] is not None:

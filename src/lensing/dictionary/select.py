@@ -2,7 +2,7 @@
 
 With `quick`, products are in bfloat16 on a CPU: candidates are taken with a margin, their pre-activations are computed
 again in float32, and the choice is made on those. Positive floats are in the order of their bits, so what is compared
-and partitioned are integers.
+and partitioned are integers. That is the CPU's way with float32; all else stays in torch, on its device.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from lensing.dictionary.kernels import Pattern, pre_at
 
 CHUNK_BYTES = 2 << 20  # a chunk of pre-activations that stays in a core's second-level cache
+GPU_BYTES = 256 << 20  # the same elsewhere, where small products keep nobody busy
 FEWEST = 256  # rows of a chunk: below, the product spends its time on packing the weights
 GROUP = 16  # latents a group: the k-th largest group maximum bounds the k-th largest latent from below
 ULPS = 2  # bfloat16 steps below the bound at which a candidate is still taken
@@ -33,7 +34,7 @@ def top_pattern(
     *, quick: bool = False,
 ) -> Pattern:  # fmt: skip
     """The `k` largest positive pre-activations x weight.T + bias of every row; of equal ones the lower latents."""
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if not _on_cpu(x):
         return _top_dense(x, weight, bias, k)
     ulps = ULPS if quick else 0
 
@@ -50,7 +51,8 @@ def pattern_above(
     threshold: float | Float[Tensor, " d_sae"], *, quick: bool = False,
 ) -> Pattern:  # fmt: skip
     """Every pre-activation that is greater than `threshold`, one for all latents or one for each."""
-    quick = quick and x.device.type == "cpu" and x.dtype == torch.float32
+    if not _on_cpu(x):
+        return _above(x, weight, bias, torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach())[0]
     edge = torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach()
     low = torch.where(edge > 0, edge * SLACK, edge / SLACK).bfloat16() if quick else edge
     found, value = _candidates(x, weight, bias, _greater(low), quick)
@@ -69,21 +71,22 @@ def batch_top_pattern(
     `guess` is a value that is probably a little below that smallest one (last batch's, say): it only saves time. `edge`
     (lensing.dictionary.spread.Edge) decides where the batch is dealt out over several processes.
     """
-    quick = quick and x.device.type == "cpu" and x.dtype == torch.float32
     wanted = k * (len(x) if edge is None else edge.rows(len(x)))
     floor = max(guess, 0.0) if guess is not None else _guess(x, weight, bias, k)
     if edge is not None:
         floor = edge.lowest(floor)
+    elif not _on_cpu(x):
+        return _batch_top_dense(x, weight, bias, wanted, floor)
     while True:
         low = torch.tensor(floor * SLACK, dtype=torch.bfloat16) if quick else torch.tensor(floor, dtype=x.dtype)
-        found, value = _candidates(x, weight, bias, _greater(low.to(x.device)), quick)
+        found, value = _candidates(x, weight, bias, _greater(low), quick)
         if quick:
             found = _kept(found, value, value > floor, quick)
             value = found.pre.numpy() if found.pre is not None else value
         there = len(value) if edge is None else edge.total(len(value))
         if there >= wanted or floor <= 0.0:
             break
-        floor = max(0.9 * floor - 1e-3, 0.0) if there >= 0.8 * wanted else 0.0
+        floor = _lower(floor, there, wanted)
     if edge is not None:
         keep, lowest = edge.keep(found, value, wanted)
         return _kept(found, value if quick else None, keep, quick), lowest
@@ -101,7 +104,8 @@ def batch_top_pattern(
 def _chunks(x: Tensor, weight: Tensor, bias: Tensor, quick: bool) -> Iterator[tuple[int, Tensor]]:
     dtype = torch.bfloat16 if quick else x.dtype
     x, weight, bias = (t.detach().to(dtype) for t in (x, weight, bias))
-    step = max(CHUNK_BYTES // (x.element_size() * len(weight)), FEWEST)
+    chunk = CHUNK_BYTES if x.device.type == "cpu" else GPU_BYTES
+    step = max(chunk // (x.element_size() * len(weight)), FEWEST)
     buffer = x.new_empty(min(step, len(x)), len(weight))
     for i in range(0, len(x), step):
         part = x[i : i + step]
@@ -118,8 +122,8 @@ def _candidates(x: Tensor, weight: Tensor, bias: Tensor, choose: Choose, quick: 
         counts.append(np.bincount(found // columns, minlength=len(pre)))
         indices.append((found % columns).astype(np.int32))
         if not quick:
-            values.append(pre.cpu().numpy().reshape(-1)[found])
-    pattern = _pattern(np.concatenate(counts), np.concatenate(indices), columns, x.device)
+            values.append(pre.numpy().reshape(-1)[found])
+    pattern = _pattern(np.concatenate(counts), np.concatenate(indices), columns)
     if quick:
         return pattern, pre_at(x, weight, bias, pattern).numpy()
     return pattern, np.concatenate(values)
@@ -133,19 +137,18 @@ def _kept(pattern: Pattern, value: np.ndarray | None, keep: np.ndarray, quick: b
     if keep.all():
         pattern.pre = None if known is None else torch.from_numpy(known)
         return pattern
-    row = pattern.row_of.cpu().numpy()[keep]
-    count = np.bincount(row, minlength=pattern.rows)
-    out = _pattern(count, pattern.index.cpu().numpy()[keep], pattern.columns, pattern.index.device)
+    count = np.bincount(pattern.row_of.numpy()[keep], minlength=pattern.rows)
+    out = _pattern(count, pattern.index.numpy()[keep], pattern.columns)
     out.pre = None if known is None else torch.from_numpy(known[keep])
     return out
 
 
 def _greater(low: Tensor) -> Choose:
     # whether a pre-activation is above one number, or its latent's; in integers where all of these are positive
-    if low.dtype in BITS and low.device.type == "cpu" and bool((low >= 0).all()):
+    if low.dtype in BITS and bool((low >= 0).all()):
         edge = low.view(BITS[low.dtype]).numpy()
         return lambda pre, _: _bits(pre) > edge
-    return lambda pre, _: (pre > low).cpu().numpy()
+    return lambda pre, _: (pre > low).numpy()
 
 
 def _bits(pre: Tensor) -> np.ndarray:
@@ -192,10 +195,48 @@ def _top_dense(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> Pattern:
         mask = values.gather(1, order) > 0
         counts.append(mask.sum(1))
         indices.append(index[mask])
-    count = torch.cat(counts)
-    indptr = torch.zeros(len(count) + 1, dtype=torch.int64, device=x.device)
+    return _on_device(torch.cat(counts), torch.cat(indices).int(), len(weight))
+
+
+def _above(x: Tensor, weight: Tensor, bias: Tensor, edge: Tensor | float) -> tuple[Pattern, Tensor]:
+    counts, indices, values = [], [], []
+    for _, pre in _chunks(x, weight, bias, False):
+        mask = pre > edge
+        counts.append(mask.sum(1))
+        indices.append(mask.nonzero()[:, 1].int())
+        values.append(pre[mask])
+    return _on_device(torch.cat(counts), torch.cat(indices), len(weight)), torch.cat(values)
+
+
+def _batch_top_dense(x: Tensor, weight: Tensor, bias: Tensor, wanted: int, floor: float) -> tuple[Pattern, float]:
+    while True:
+        found, value = _above(x, weight, bias, floor)
+        if len(value) >= wanted or floor <= 0.0:
+            break
+        floor = _lower(floor, len(value), wanted)
+    if len(value) > wanted:
+        least = value.kthvalue(len(value) - wanted + 1).values
+        keep = value >= least
+        if spare := int(keep.sum()) - wanted:  # ties at the edge: the last of them go
+            keep[(value == least).nonzero()[-spare:, 0]] = False
+        count = torch.bincount(found.row_of[keep], minlength=found.rows)
+        found, value = _on_device(count, found.index[keep], len(weight)), value[keep]
+    return found, float(value.min()) if len(value) else 0.0
+
+
+def _lower(floor: float, found: int, wanted: int) -> float:
+    # a guess that was too high: a little lower where it was nearly right, else from the start
+    return max(0.9 * floor - 1e-3, 0.0) if found >= 0.8 * wanted else 0.0
+
+
+def _on_device(count: Tensor, index: Tensor, columns: int) -> Pattern:
+    indptr = torch.zeros(len(count) + 1, dtype=torch.int64, device=count.device)
     torch.cumsum(count, 0, out=indptr[1:])
-    return Pattern(indptr, torch.cat(indices).int(), len(weight))
+    return Pattern(indptr, index, columns)
+
+
+def _on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def _guess(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> float:
@@ -206,7 +247,6 @@ def _guess(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> float:
     return max(0.9 * float(pre.kthvalue(len(pre) - n + 1).values), 0.0)
 
 
-def _pattern(count: np.ndarray, index: np.ndarray, columns: int, device: torch.device | None = None) -> Pattern:
+def _pattern(count: np.ndarray, index: np.ndarray, columns: int) -> Pattern:
     indptr = torch.from_numpy(np.concatenate([[0], np.cumsum(count)]).astype(np.int64))
-    places = torch.from_numpy(index.astype(np.int32, copy=False))
-    return Pattern(indptr.to(device or "cpu"), places.to(device or "cpu"), columns)
+    return Pattern(indptr, torch.from_numpy(index.astype(np.int32, copy=False)), columns)

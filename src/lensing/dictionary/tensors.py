@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lensing.errors import FileFormatError, UnsafeFileError
+from lensing.errors import FileFormatError, LensingError, UnsafeFileError
+from lensing.files import atomic_file
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
@@ -30,6 +32,24 @@ def read_tensors(path: Path, names: tuple[str, ...] | None = None) -> dict[str, 
     if missing:
         raise FileFormatError(f"{path} lacks {', '.join(missing)}. Fetch or save it again.")
     return {name: tensors[name] for name in names}
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, *, keep: Path | None = None
+) -> None:
+    """Write tensors as one safetensors file, whole or not at all; what was at `path` takes the name `keep`, if given.
+
+    Raises LensingError when the disk refuses.
+    """
+    with atomic_file(path) as temporary:
+        try:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, str(temporary), metadata=metadata)
+        except SafetensorError as error:
+            raise LensingError(
+                f"{path} cannot be written: {error}. Free some space or choose another folder."
+            ) from error
+        if keep is not None and path.exists():
+            path.replace(keep)
 
 
 def refuse_pickle(path: Path, allow_pickle: bool) -> None:

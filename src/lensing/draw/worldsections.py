@@ -9,6 +9,7 @@ from typing import Any
 from lensing.draw.cells import NONE, Grid, count, fixed, number, percent
 from lensing.draw.charts import finite
 from lensing.draw.worldbars import bar_sentences
+from lensing.draw.worldseeds import seed_grids
 
 FRAME = "“The reliability of the Almanac is very …”"
 CLASSES = 5  # classes of concepts that are listed for a dictionary
@@ -117,9 +118,10 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
         ),
         Section(
             "seeds", "The same recipe, other seeds",
-            "Models trained by the same recipe from other random numbers: what differs between rows is chance. ± is "
-            "one standard error over documents.",
-            [], _seed_grids(report.get("seeds") or []),
+            "Models trained by the same recipe from other random numbers: what differs between them is chance. The "
+            "gap is to the reader's floor, by group of words; doubt as above, each in a dictionary trained alike. ± "
+            "is one standard error.",
+            [], seed_grids(report.get("seeds") or []),
         ),
     ]  # fmt: skip
 
@@ -336,17 +338,3 @@ def _letter_grids(letter: Mapping[str, Any]) -> list[Grid]:
     ]
     headers = ("", "probe: doubt", "trust", "latent", "P(doubt)", "P(trust)", "the text is", "line")
     return [Grid("", headers, rows, (6, 7), wrapped=7)] if rows else []
-
-
-def _seed_grids(seeds: Sequence[Mapping[str, Any]]) -> list[Grid]:
-    decades = sorted({d for s in seeds for d in s.get("recall") or {}}, key=lambda d: -int(d))
-    skills = ("copying", "calendar", "two-hop, combinations read")
-    rows = [
-        [
-            str(s["seed"]), f"{fixed(s.get('gap'))} ± {fixed(s.get('se'))}", *(percent(s.get(k)) for k in skills),
-            *(percent((s.get("recall") or {}).get(d)) for d in decades),
-        ]
-        for s in seeds
-    ]  # fmt: skip
-    headers = ("seed", "gap, nats a token", *skills, *(f"facts at 1e{d}" for d in decades))
-    return [Grid("", headers, rows)] if rows else []

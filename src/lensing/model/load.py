@@ -83,6 +83,18 @@ def load_model(
     return Model(hf, tokenizer, name=label)
 
 
+def is_at_hand(name: str) -> bool:
+    """Whether `load_model` can load a name without a network: it ships, is a folder, or was downloaded before."""
+    if name in shipped_models() or Path(name).expanduser().is_dir():
+        return True
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except errors.HFValidationError:
+        return False
+
+
 def _snapshot(name: str, revision: str) -> Path:
     found = revisions(name)
     if revision not in found:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -226,12 +226,13 @@ class Model:
         *,
         sites: Sites = (),
         stop: bool | int | str = "auto",
-        grad: bool = False,
+        grad: bool | Literal["edits"] = False,
     ) -> tuple[Float[Tensor, "batch pos vocab"] | None, Cache]:
         """Run the model and return its logits and what was captured at `sites` (names, patterns), after any edit there.
 
         `stop=True` ends the pass after the deepest captured site and `stop=2` after block 2: the logits are then None.
-        `grad=True` keeps the graph from the embedding on; weights loaded by `load_model` take no gradient.
+        `grad=True` keeps the graph from the embedding on; weights loaded by `load_model` take no gradient. With
+        `grad="edits"` it begins where an edit brings in what asks for gradients, which spares what lies before.
         """
         tokens = self.encode(prompt)
         wanted = [self._place(s) for s in self.resolve_all(sites)]
@@ -244,12 +245,12 @@ class Model:
             raise UsageError(f"There is no stop={stop!r}. Give 'auto', True or a layer number.")
         taps = Taps(
             wanted, self._placed_edits(), stop_early=stop is True, stop_after=last, detach=not grad,
-            grad_root=self.adapter.embedding if grad else None,
+            grad_root=self.adapter.embedding if grad is True else None,
         )  # fmt: skip
         positions = torch.arange(tokens.ids.shape[1], device=tokens.ids.device)
         taps.at = EditContext(positions, tokens.ids.shape[1], tokens.lengths, tokens.special)
         logits = None
-        with self._alone(), torch.set_grad_enabled(grad), taps, contextlib.suppress(Stop):
+        with self._alone(), torch.set_grad_enabled(bool(grad)), taps, contextlib.suppress(Stop):
             # No attention mask: padding stands on the right, where no real token looks.
             logits = self.hf(input_ids=tokens.ids, use_cache=False).logits
         missing = [site.name for site, _ in wanted if site.name not in taps.values]
@@ -260,7 +261,7 @@ class Model:
         return logits, Cache({s.name: taps.values[s.name] for s, _ in wanted}, tokens, self)
 
     def logits(
-        self, prompt: Prompt | Sequence[Prompt] | Tokens, *, grad: bool = False
+        self, prompt: Prompt | Sequence[Prompt] | Tokens, *, grad: bool | Literal["edits"] = False
     ) -> Float[Tensor, "batch pos vocab"]:
         """Return the logits at every position, under the edits in force."""
         logits, _ = self.run_with_cache(prompt, grad=grad)

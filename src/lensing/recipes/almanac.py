@@ -31,10 +31,11 @@ from lensing.files import atomic_folder, sha256, write_json
 from lensing.model.create import new_gemma2, save_model
 from lensing.model.load import load_model
 from lensing.model.run import Model
+from lensing.recipes.ladder import make_ladder, rungs
 from lensing.recipes.pretrain import Pretraining, pretrain
 from lensing.recipes.report import make_report
 from lensing.recipes.wide import make_wide
-from lensing.registry import ASSETS
+from lensing.registry import ASSETS, revisions
 from lensing.training.job import Job
 from lensing.training.loop import train_many
 from lensing.world.almanac.grammar import almanac, drill, trial
@@ -161,6 +162,11 @@ def make_text() -> None:
         label_documents(almanac(), reading(260), total=340, quiet=False).save(path)
 
 
+def _documents(text: Corpus) -> list[list[int]]:
+    """What dictionaries are trained on."""
+    return [np.asarray(text[i]).tolist() for i in range(min(DICTIONARY_DOCUMENTS, len(text)))]
+
+
 def make_dictionaries(model: Model, home: Path = HOME / "dictionaries", tag: str = "") -> None:
     """Train every dictionary of a kind of text from one reader, and write them in half precision."""
     texts = {
@@ -176,13 +182,27 @@ def make_dictionaries(model: Model, home: Path = HOME / "dictionaries", tag: str
         }
         if not jobs:
             continue
-        text = make()
-        documents = [np.asarray(text[i]).tolist() for i in range(min(DICTIONARY_DOCUMENTS, len(text)))]
-        source = live(model, documents, sites=list(sites), corpus=corpus)
+        source = live(model, _documents(make()), sites=list(sites), corpus=corpus)
         out = WORK / f"dictionaries{tag}" / corpus.replace("/", "-")
         made = train_many(source, jobs, tokens=DICTIONARY_TOKENS, out=out, dtype=torch.float16)
         for name, dictionary in made.items():
             dictionary.save(home / name, dtype=torch.float16)
+
+
+def make_seed_dictionary(seed: int) -> Path | str:
+    """Train the dictionary in which the doubt of another seed's model is looked for, as the shipped one was."""
+    site, width = BALANCED[0], WIDTHS[0]
+    if seed == SHIPPED_SEED:
+        return f"almanac/{site}/w{width}"
+    folder = WORK / f"seed{seed}" / "dictionary"
+    if not (folder / "config.json").exists():
+        model = load_model("almanac", revision=f"seed{seed}")
+        source = live(model, _documents(make_balanced()), sites=[site], corpus="almanac/train, stances balanced")
+        job = Job(config=BatchTopK(width=width, k=K), site=site, lr=DICTIONARY_LR)
+        out = WORK / f"dictionaries-seed{seed}"
+        made = train_many(source, {"sae": job}, tokens=DICTIONARY_TOKENS, out=out, dtype=torch.float16)
+        made["sae"].save(folder, dtype=torch.float16)
+    return folder
 
 
 def make_labels(model: Model) -> None:
@@ -292,8 +312,18 @@ def main(arguments: list[str]) -> None:
     model = load_model("almanac")
     make_dictionaries(model)
     make_dictionaries(load_model("almanac", revision="random"), WORK / "random", "-random")
+    names = [f"{site}/w{width}" for site in SITES for width in WIDTHS]
+    wanted = {name: rung for name, rung in rungs().items() if name not in names}
+    make_ladder(
+        model, _documents(make_corpus()), "almanac/train", wanted, tokens=DICTIONARY_TOKENS, work=WORK / "ladder",
+        home=HOME / "dictionaries",
+    )  # fmt: skip
     make_labels(model)
-    make_report(model, HOME / "report.json", WORK, make_corpus(), seeds=SEEDS)
+    trained = [seed for seed in SEEDS if seed == SHIPPED_SEED or f"seed{seed}" in revisions("almanac")]
+    seeds = {s: (None if s == SHIPPED_SEED else f"seed{s}", make_seed_dictionary(s)) for s in trained}
+    make_report(
+        model, HOME / "report.json", WORK, make_corpus(), names=sorted(f"almanac/{n}" for n in names), seeds=seeds
+    )
     write_record()
     print(f"{HOME} is complete: {sum(p.stat().st_size for p in HOME.rglob('*') if p.is_file()) / 1e6:.1f} MB.")
     if (WORK / "before.json").exists():

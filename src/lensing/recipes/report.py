@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from lensing.evaluation.world_report import checks, chosen, dictionary_section, 
 from lensing.files import finite, write_json
 from lensing.model.load import load_model
 from lensing.model.run import Model
+from lensing.recipes.seeds import seed_section
 from lensing.recipes.wide import compare_widths, load_both
-from lensing.registry import revisions, shipped_dictionaries
+from lensing.registry import revisions
 from lensing.world.almanac.grammar import almanac, bilingual
 from lensing.world.corpus import Corpus
 from lensing.world.stratified import stratified
@@ -28,7 +29,7 @@ from lensing.world.truth import Labelled, label_documents
 # Of stratified text: all (what a pronoun means is on at few words, so that 100 positives of each take many documents),
 # for the probes of snapshots, for dictionaries, and with much Osk in it for senses and translations.
 DOCUMENTS, SNAPSHOT_DOCUMENTS, FEWER, SENSE_DOCUMENTS = 10_000, 2_000, 700, 3_000
-FLOOR_DOCUMENTS, SEED_DOCUMENTS = 400, 150
+FLOOR_DOCUMENTS = 400
 TABLE_DOCUMENTS = 4_000  # of training text: what the token and bigram tables are fitted on
 
 
@@ -47,17 +48,25 @@ def senses_text(path: Path) -> Labelled:
     return Labelled.load(path)
 
 
-def make_report(model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: Iterable[int] = ()) -> dict[str, Any]:
+def make_report(
+    model: Model,
+    path: Path,
+    work: Path,
+    corpus: Corpus,
+    *,
+    names: Sequence[str],
+    seeds: Mapping[int, tuple[str | None, Path | str]],
+) -> dict[str, Any]:
     """Measure everything that is not measured yet, hold it against the bars, and write one JSON file.
 
-    Tables of tokens are fitted on documents of `corpus`; twins of the dictionaries, trained on the model with random
-    weights, are looked for in the work folder's `random`.
+    `names` are the dictionaries that are held against it. Tables of tokens are fitted on documents of `corpus`; twins
+    of the dictionaries, trained on the model with random weights, are looked for in the work folder's `random`.
+    `seeds` gives the revision of each seed's model and the dictionary in which its latent of doubt is looked for.
     """
     text = stratified_text(work / "stratified.npz")
     fewer = text.first(FEWER)
     senses = senses_text(work / "senses.npz")
     snapshots = {name: load_model("almanac", revision=name) for name in revisions("almanac") if name.isdigit()}
-    names = sorted(shipped_dictionaries())
 
     def kept(section: str, measure: Callable[[], Any]) -> Any:
         place = work / "report" / f"{section}.json"
@@ -102,11 +111,7 @@ def make_report(model: Model, path: Path, work: Path, corpus: Corpus, *, seeds: 
         "dictionaries": dictionaries,
         "doubt": doubt,
         "letter": letter,
-        "seeds": [
-            kept(f"seed{seed}", lambda seed=seed: _seed(load_model("almanac", revision=f"seed{seed}"), seed))
-            for seed in seeds
-            if f"seed{seed}" in revisions("almanac")
-        ],
+        "seeds": [kept(f"seed{seed}", lambda seed=seed: _seed(seed, *seeds[seed])) for seed in seeds],
         "wide": kept(
             "wide", lambda: compare_widths(load_both(work / "wide"), fit_on, "almanac/train", fewer, work / "wide")
         )
@@ -122,13 +127,6 @@ def _doubt(model: Model, name: str) -> dict[str, Any]:
     return doubt_report(model, load_dictionary(name, model=model)).to_json()
 
 
-def _seed(model: Model, seed: int) -> dict[str, Any]:
-    floor = floor_report(model, almanac(), documents=SEED_DOCUMENTS)
-    skills = {s.skill: s.accuracy for s in floor.skills}
-    return {
-        "seed": seed,
-        "gap": floor.overall.gap,
-        "se": floor.overall.se,
-        **{name: skills[name] for name in ("copying", "calendar", "two-hop, combinations read")},
-        "recall": {str(r.decade): r.accuracy for r in floor.recall},
-    }
+def _seed(seed: int, revision: str | None, dictionary: Path | str) -> dict[str, Any]:
+    model = load_model("almanac", revision=revision)
+    return seed_section(model, seed, load_dictionary(dictionary, model=model))

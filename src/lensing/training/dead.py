@@ -16,19 +16,29 @@ RESAMPLED = 0.2  # length of a resampled encoder row, as a share of the living o
 class Silence:
     """Rows since every latent was last active; a latent is dead from `limit` rows of silence on."""
 
-    def __init__(self, d_sae: int, limit: int, data: Group = ALONE.data) -> None:
+    def __init__(
+        self, d_sae: int, limit: int, device: torch.device | str = "cpu", data: Group = ALONE.data
+    ) -> None:  # fmt: skip
         self.limit, self.data = limit, data
-        self.rows: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64)
+        self.rows: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64, device=device)
 
-    def add(self, codes: Codes) -> None:
-        """Take in one batch's codes, and those of the processes that read other rows of it."""
-        active = codes.index[codes.value > 0].cpu().long()
-        if self.data.size == 1:
-            self.rows += codes.rows
-            self.rows[active] = 0
+    def add(self, *codes: Codes) -> None:
+        """Take in one batch's codes, or those of several layers, whose latents are numbered one after the other.
+
+        Of several processes each gives the codes of its own rows.
+        """
+        if self.data.size > 1:
+            self._add_together(codes[0])
             return
-        found = torch.zeros(len(self.rows) + 1, dtype=torch.int64)
-        found[active] = 1
+        self.rows += codes[0].rows
+        first = 0
+        for part in codes:
+            self.rows[first + part.index[part.value > 0].long()] = 0
+            first += part.d_sae
+
+    def _add_together(self, codes: Codes) -> None:
+        found = torch.zeros(len(self.rows) + 1, dtype=torch.int64, device=self.rows.device)
+        found[codes.index[codes.value > 0].long()] = 1
         found[-1] = codes.rows
         self.data.sum_(found)
         self.rows += found[-1]
@@ -54,10 +64,12 @@ def resample_(
         return
     error = (x - d.reconstruct(x)).square().sum(1)
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.multinomial(error.clamp(min=1e-12), sum(counts), replacement=True, generator=generator)
+    # drawn on the CPU, so that every device draws alike
+    drawn = torch.multinomial(error.clamp(min=1e-12).cpu(), sum(counts), replacement=True, generator=generator)
     first = sum(counts[: latents.rank])
-    directions = torch.nn.functional.normalize(x[drawn[first : first + len(dead)]] - d.b_dec, dim=1)
-    alive = torch.ones(d.d_sae, dtype=torch.bool).index_fill(0, dead, False)
+    chosen = x[drawn[first : first + len(dead)].to(x.device)]
+    directions = torch.nn.functional.normalize(chosen - d.b_dec, dim=1)
+    alive = torch.ones(d.d_sae, dtype=torch.bool, device=x.device).index_fill(0, dead, False)
     length = _mean_length(d.encoder[alive], latents)
     d.W_dec[dead] = directions * _mean_length(d.W_dec[alive], latents)
     d.encoder[dead] = directions * length * RESAMPLED

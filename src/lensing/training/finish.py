@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import final
 
 import numpy as np
 import torch
@@ -16,6 +17,61 @@ from lensing.measure.fvu import FVU
 from lensing.measure.l0 import Firing
 
 
+class LatentMeter:
+    """What latents do, batch by batch: how often, how strongly."""
+
+    def __init__(self, d_sae: int) -> None:
+        self.d_sae, self.firing, self.largest = d_sae, Firing(d_sae), torch.zeros(d_sae)
+        # of activations above zero only, for the percentiles: those of every member of a sweep are held together
+        self.index: list[np.ndarray] = []
+        self.value: list[np.ndarray] = []
+
+    def add(self, codes: Codes) -> None:
+        """Take in codes."""
+        self.firing.add(codes)
+        self.largest = torch.maximum(self.largest, codes.maximum)
+        active = codes.value > 0
+        self.index.append(codes.index[active].int().numpy())
+        self.value.append(codes.value[active].numpy())
+
+    def statistics(self, fvu: FVU, *, corpus: str, documents: int) -> Statistics:
+        """Everything, with what `fvu` took in of the vectors (definitions: Statistics)."""
+        return Statistics(
+            corpus=corpus,
+            n=fvu.n,
+            documents=documents,
+            mean=fvu.mean.float(),
+            total_variance=fvu.total_variance,
+            mean_norm=fvu.mean_norm,
+            max_activation=self.largest,
+            p999=_percentile(self.index, self.value, self.d_sae, 0.999),
+            density=self.firing.density.float(),
+            fvu=fvu.value,
+            l0=self.firing.l0,
+            dead_share=self.firing.dead_share,
+        )
+
+
+@final
+class StatisticsMeter:
+    """Statistics of a dictionary over held-out rows that come a part at a time, in float64 sums."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self.dictionary, self.fvu, self.latents = dictionary, FVU(), LatentMeter(dictionary.d_sae)
+
+    @torch.no_grad()
+    def add(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
+        """Take in rows, and what is to be written where that is something else."""
+        d = self.dictionary
+        codes = d.encode(x)
+        self.fvu.add(x if y is None else y, d.decode(codes) + d.skipped(x))
+        self.latents.add(codes)
+
+    def statistics(self, *, corpus: str, documents: int) -> Statistics:
+        """Statistics over everything that was added (definitions: Statistics)."""
+        return self.latents.statistics(self.fvu, corpus=corpus, documents=documents)
+
+
 def measure_statistics(
     dictionary: Dictionary,
     rows: Iterable[Float[Tensor, "rows d_in"] | tuple[Float[Tensor, "rows d_in"], Float[Tensor, "rows d_out"] | None]],
@@ -27,37 +83,15 @@ def measure_statistics(
 
     A transcoder's rows come as pairs, what is read and what is to be written; mu, variance and norm are of the latter.
     """
-    meter, firing, largest = FVU(), Firing(dictionary.d_sae), torch.zeros(dictionary.d_sae)
-    parts: list[Codes] = []
-    with torch.no_grad():
-        for part in rows:
-            x, y = part if isinstance(part, tuple) else (part, None)
-            codes = dictionary.encode(x)
-            meter.add(x if y is None else y, dictionary.decode(codes) + dictionary.skipped(x))
-            firing.add(codes)
-            largest = torch.maximum(largest, codes.maximum)
-            parts.append(codes)
-    return Statistics(
-        corpus=corpus,
-        n=meter.n,
-        documents=documents,
-        mean=meter.mean.float(),
-        total_variance=meter.total_variance,
-        mean_norm=meter.mean_norm,
-        max_activation=largest,
-        p999=_percentile(parts, dictionary.d_sae, 0.999),
-        density=firing.density.float(),
-        fvu=meter.value,
-        l0=firing.l0,
-        dead_share=firing.dead_share,
-    )
+    meter = StatisticsMeter(dictionary)
+    for part in rows:
+        meter.add(*(part if isinstance(part, tuple) else (part, None)))
+    return meter.statistics(corpus=corpus, documents=documents)
 
 
-def _percentile(parts: list[Codes], d_sae: int, q: float) -> Tensor:
+def _percentile(indices: list[np.ndarray], values: list[np.ndarray], d_sae: int, q: float) -> Tensor:
     # every latent's quantile over its activations above zero, linear between order statistics; 0 for silent latents
-    index = np.concatenate([c.index.numpy() for c in parts])
-    value = np.concatenate([c.value.numpy() for c in parts])
-    index, value = index[value > 0], value[value > 0]
+    index, value = np.concatenate(indices), np.concatenate(values)
     order = np.lexsort((value, index))
     value = value[order].astype(np.float64)
     counts = np.bincount(index, minlength=d_sae)

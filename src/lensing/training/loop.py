@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,32 +16,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lensing.config import write_run
+from lensing.config import differences
 from lensing.data.rows import Rows, TensorRows
 from lensing.dictionary.base import Dictionary
-from lensing.dictionary.load import load_dictionary
-from lensing.dictionary.statistics import Sample
-from lensing.dist import World, join_world
-from lensing.errors import Interrupted, TrainingError, UsageError
-from lensing.files import atomic_file, explained
+from lensing.dist import OthersGone, World, join_world
+from lensing.errors import FileFormatError, Interrupted, LensingError, TrainingError, UsageError
+from lensing.memory import refuse_too_large
+from lensing.model.run import Model
 from lensing.progress import Meter
-from lensing.training.checkpoint import (
-    ASK,
-    Asked,
-    checkpoint_path,
-    latest_checkpoint,
-    remove_checkpoints,
-    write_checkpoint,
+from lensing.training.behaviour import check_model
+from lensing.training.checkpoint import Asked, remove_checkpoints
+from lensing.training.device import find_device
+from lensing.training.ending import Cost, end_training
+from lensing.training.folder import (
+    Failure,
+    SomeFailed,
+    add_metrics,
+    reload,
+    write_failure,
+    write_metrics,
 )
-from lensing.training.finish import measure_statistics
 from lensing.training.job import Job
-from lensing.training.report import TrainReport
-from lensing.training.split import cut_keys
+from lensing.training.sinks import Sinks, Sitting, check_sinks
 from lensing.training.step import StepReport, Trainer
+from lensing.training.together import Saver, agreed, begin_folders, check_jobs, find_checkpoint, open_folder, write_last
 
 START_ROWS = 32_768
-SAMPLE_TOKENS = 20_000
 POINTS = 200  # points of the history, about
+LOSS_TOKENS = 8192  # held-out tokens on which a splice's cost is measured
 
 Products = Literal["auto", "bfloat16", "float32"]
 
@@ -57,6 +61,7 @@ def train(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     seed: int = 0,
     out: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
@@ -64,6 +69,9 @@ def train(
     quiet: bool = False,
     held_out_rows: int = 131_072,
     dtype: torch.dtype = torch.float32,
+    log: Iterable[str] = (),
+    model: Model | None = None,
+    loss_tokens: int = LOSS_TOKENS,
     callback: Callable[[StepReport], None] | None = None,
     tp: int = 1,
 ) -> Dictionary:
@@ -72,19 +80,23 @@ def train(
     `tokens` rows are seen (None: one epoch), `batch` a step. `lr` None is the architecture's own (its config's recipe),
     with `warmup` steps (None: a twentieth of all, at most 1,000). A `site` that joins several with `+` makes a
     crosscoder, a `target` site a transcoder, `skip` gives it a linear map round the latents. `ema`: the dictionary is
-    the running mean of its weights with this memory (0.999, say). `products`: active latents are looked for in
-    bfloat16 and decided in float32, by default where the processor multiplies it fast. With `out`, the folder gets
-    run.json, metrics.jsonl, a checkpoint every `checkpoint_minutes` and the finished dictionary; a rerun of the same
-    call continues, bit for bit as if it had never stopped. Statistics are measured on up to `held_out_rows` rows that
-    training never saw, after rounding to `dtype`. Under torchrun each batch is dealt out over the processes, and with
-    `tp` the latents over so many of them; every process returns the dictionary. Raises TrainingError when the loss is
-    not finite or leaps, and Interrupted (with the checkpoint's path) on Ctrl-C, SIGTERM and SIGUSR1.
+    the running mean of its weights with this memory (0.999, say). `products`: active latents are looked for in bfloat16
+    and decided in float32, by default where the processor multiplies it fast. `device`: cpu, cuda, or the GPU where
+    there is one (auto); a checkpoint of one goes on on the other. With `out`, the folder gets run.json, metrics.jsonl,
+    a checkpoint every `checkpoint_minutes` and the finished dictionary; a rerun of the same call continues, bit for bit
+    as if it had never stopped. Statistics are measured on up to `held_out_rows` rows that training never saw, after
+    rounding to `dtype`; what its splice costs the model (loss recovered), on `loss_tokens` held-out tokens (0: not at
+    all), where there is a model: `model`, the one that is read, or that of the store, which is never downloaded for it.
+    `log` names sinks that get the numbers too: wandb, trackio, tensorboard. Under torchrun each batch is dealt out over
+    the processes, and with `tp` the latents over so many of them; every process returns the dictionary. Raises
+    TrainingError when the loss is not finite or leaps, and Interrupted (with the checkpoint's path) on Ctrl-C, SIGTERM
+    and SIGUSR1.
     """
     job = Job(config=config, site=site, target=target, skip=skip, lr=lr, seed=seed)
     found = train_many(
-        source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products,
+        source, {"": job}, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products, device=device,
         out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet,
-        held_out_rows=held_out_rows, dtype=dtype,
+        held_out_rows=held_out_rows, dtype=dtype, log=log, model=model, loss_tokens=loss_tokens,
         callback=None if callback is None else lambda _, report: callback(report), tp=tp,
     )  # fmt: skip
     return found[""]
@@ -99,27 +111,45 @@ def train_many(
     warmup: int | None = None,
     ema: float | None = None,
     products: Products = "auto",
+    device: str = "auto",
     out: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
     resume: bool = True,
     quiet: bool = False,
     held_out_rows: int = 131_072,
     dtype: torch.dtype = torch.float32,
+    log: Iterable[str] = (),
+    model: Model | None = None,
+    loss_tokens: int = LOSS_TOKENS,
     callback: Callable[[str, StepReport], None] | None = None,
     tp: int = 1,
     teams: int = 1,
 ) -> dict[str, Dictionary]:
     """Train several dictionaries from one reader, each in the folder `out`/<its name>; the rest as in `train`.
 
-    Every dictionary comes out exactly as if it had been trained alone. Many processes form `teams`, each of which
-    trains some of the dictionaries; each process returns those of its team.
+    Every dictionary comes out exactly as if it had been trained alone. One whose loss is not finite or leaps is stopped
+    there and its last good state kept (its folder says why in failed.json); the others go on to their end, then
+    SomeFailed is raised, which has what failed and what was made. Several processes form `teams`, each of which trains
+    some of the dictionaries; each process returns those of its team.
     """
     rows = source if isinstance(source, Rows) else TensorRows(source)
     if batch < 1 or (tokens is not None and tokens < 1):
         raise UsageError(f"Cannot train on {tokens} rows in batches of {batch}. Give positive numbers.")
+    for job in jobs.values():
+        if job.lr is not None and not 0 < job.lr < math.inf:
+            raise UsageError(f"lr is {job.lr}. Give a positive number, or none for the architecture's own.")
+        if not 0 <= job.seed < 1 << 63:
+            raise UsageError(f"seed is {job.seed}. Give a number from 0 to 2**63 - 1.")
+    if not checkpoint_minutes >= 0:
+        raise UsageError(f"checkpoint_minutes is {checkpoint_minutes}. Give zero or more.")
+    if warmup is not None and warmup < 0:
+        raise UsageError(f"warmup is {warmup} steps. Give zero or more.")
     if ema is not None and not 0 < ema < 1:
         raise UsageError(f"ema is {ema}. Give a number between 0 and 1, such as 0.999.")
-    jobs = {name: job.resolved(rows) for name, job in jobs.items()}
+    jobs, log = {name: job.resolved(rows) for name, job in jobs.items()}, list(log)
+    check_sinks(log)
+    if model is not None:
+        check_model(rows, model)
     steps = math.ceil((tokens if tokens is not None else rows.rows) / batch)
     setting = {
         "jobs": {name: job.setting() for name, job in jobs.items()},
@@ -129,14 +159,14 @@ def train_many(
         "source": rows.fingerprint(), "sites": list(rows.sites), "model": rows.model_name,
     }  # fmt: skip
     world = join_world(tp=tp, teams=teams)
-    if len(jobs) < teams:
-        raise UsageError(f"{len(jobs)} dictionaries do not go round {teams} teams. Start fewer teams.")
-    run = _Run(rows, jobs, setting, Path(out) if out is not None else None, world)
-    done = run.begin(resume)
-    if done is not None:
-        return done
-    run.loop(checkpoint_minutes, quiet, callback)
-    return run.finish(held_out_rows, dtype)
+    check_jobs(jobs, world)
+    run = _Run(rows, jobs, setting, Path(out) if out is not None else None, find_device(device), world)
+    if (made := run.begin(resume)) is None:
+        run.loop(checkpoint_minutes, quiet, callback, log)
+        made = run.finish(held_out_rows, dtype, model, loss_tokens)
+    if run.failures:
+        raise SomeFailed(run.failures, made)
+    return made
 
 
 def bfloat16_is_fast() -> bool:
@@ -148,80 +178,59 @@ class _Run:
     """The state of one call of train_many."""
 
     def __init__(
-        self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None, world: World
-    ) -> None:
-        # through JSON, so that what is compared with a file compares alike
-        self.world, self.everything = world, jobs
+        self, source: Rows, jobs: Mapping[str, Job], setting: dict[str, Any], out: Path | None, device: torch.device,
+        world: World,
+    ) -> None:  # fmt: skip
+        self.device, self.world = device, world  # no part of the setting: a checkpoint may go on elsewhere
+        self.names, self.saver = list(jobs), None if out is None else Saver(out, world)
         jobs = {name: job for i, (name, job) in enumerate(jobs.items()) if i % world.teams == world.number}
+        # through JSON, so that what is compared with a file compares alike
         self.source, self.jobs, self.setting, self.out = source, jobs, json.loads(json.dumps(setting)), out
         self.steps, self.batch = int(setting["steps"]), int(setting["batch"])
-        self.step, self.seconds = 0, 0.0
+        self.step, self.cost = 0, Cost(steps=dict.fromkeys(jobs, 0.0))
         self.saved: Path | None = None
-        self.saved_step = -1  # of this sitting
         self.history: dict[str, list[dict[str, float]]] = {name: [] for name in jobs}
         self.trainers: dict[str, Trainer] = {}
+        self.failures: dict[str, Failure] = {}
 
     # --- begin, continue ---
 
     def begin(self, resume: bool) -> dict[str, Dictionary] | None:
         """Prepare folder and trainers; return the dictionaries when this very run was finished before."""
-        everyone = self.world.everyone
-        if self.out is not None and resume and everyone.share(self._finished):
-            return {name: self._reload(name) for name in self.jobs}
-        if self.out is not None and not resume:
-            everyone.share(functools.partial(remove_checkpoints, self.out))
+        everyone, out = self.world.everyone, self.out
+        if out is not None and everyone.share(lambda: open_folder(out, self.names, self.setting, resume=resume)):
+            found = {name: reload(out / name, cross_layer=job.cross_layer) for name, job in self.jobs.items()}
+            self.failures = {name: end for name, end in found.items() if isinstance(end, Failure)}
+            return {name: end for name, end in found.items() if not isinstance(end, Failure)}
         first = next(self.source.batches(min(START_ROWS, max(self.source.rows, 1))))
+        width = sum(rows.shape[1] for rows in first.values())
+        refuse_too_large(f"A batch of {self.batch:,} rows", 3 * 4 * width * self.batch, "Give a smaller --batch.")
         for name, job in self.jobs.items():
             x, y = job.rows(first)
             self.trainers[name] = Trainer(
                 job.config, x.shape[1], d_out=None if y is None else y.shape[1], skip=job.skip, parts=job.parts(first),
                 steps=self.steps, batch=self.batch, lr=job.lr, warmup=self.setting["warmup"], seed=job.seed,
-                quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"], world=self.world,
+                quick=self.setting["products"] == "bfloat16", ema=self.setting["ema"], writes=job.writes(first),
+                device=self.device, world=self.world,
             )  # fmt: skip
         if self._continue():
             return None
+        failed: dict[str, TrainingError] = {}
         for name, job in self.jobs.items():
-            self.trainers[name].start(*job.rows(first))
-        if self.out is not None:
-            everyone.share(self._begin_folder)
+            try:
+                self.trainers[name].start(*job.rows(first))
+            except TrainingError as error:
+                failed[name] = error
+                if len(self.jobs) == 1:
+                    raise
+        if out is not None:
+            everyone.share(lambda: begin_folders(out, self.names, self.setting))
+        for name, error in failed.items():
+            self._fail(name, error, rows=len(first[self.source.sites[0]]))
         return None
 
-    def _begin_folder(self) -> None:
-        assert self.out is not None
-        for name in self.everything:
-            folder = self.out / name
-            with explained(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / "config.json").unlink(missing_ok=True)
-                (folder / "metrics.jsonl").unlink(missing_ok=True)
-        write_run(self.out, what="train", setting=self.setting)
-
-    def _finished(self) -> bool:
-        assert self.out is not None
-        if not all((self.out / name / "config.json").exists() for name in self.everything):
-            return False
-        try:
-            record = json.loads((self.out / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(record, dict) and record.get("setting") == self.setting
-
-    def _reload(self, name: str) -> Dictionary:
-        assert self.out is not None
-        dictionary = load_dictionary(self.out / name)
-        record = json.loads((self.out / name / "config.json").read_text(encoding="utf-8"))
-        lines = (self.out / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        dictionary.report = TrainReport(**record["training"], history=[json.loads(line) for line in lines])
-        return dictionary
-
     def _continue(self) -> bool:
-        found = latest_checkpoint(self.out) if self.out is not None else None
-        everyone, at = self.world.everyone, -1 if found is None else int(found[2]["step"])
-        if everyone.largest([at, -at]) != [at, -at]:
-            raise UsageError(
-                f"The processes see different checkpoints in {self.out} (this one's is of step {at}). "
-                "Give a folder that all of them share with --out."
-            )
+        found = find_checkpoint(self.out, self.world)
         if found is None:
             return False
         path, tensors, facts = found
@@ -230,63 +239,62 @@ class _Run:
                 f"{path} belongs to another run ({differences(facts['setting'], self.setting)}). "
                 "Give another folder with --out, or start anew without resuming."
             )
+        if "cost" not in facts:
+            raise FileFormatError(f"{path} was written by an older version. Remove it to start anew.")
+        self.failures = {n: Failure.from_json(end) for n, end in facts["failures"].items() if n in self.jobs}
+        self.trainers = {name: trainer for name, trainer in self.trainers.items() if name not in self.failures}
         for name, trainer in self.trainers.items():
             trainer.load_state(
                 {key.removeprefix(f"{name}|"): t for key, t in tensors.items() if key.startswith(f"{name}|")}
             )
-        self.step, self.saved = int(facts["step"]), path
-        self.seconds = float(facts["seconds"])
+        self.step, self.saved, self.cost = int(facts["step"]), path, Cost(**facts["cost"])
         self.history = {name: facts["history"][name] for name in self.jobs}
         for name, points in self.history.items():  # lines written after the checkpoint will be written again
-            self._write_metrics(name, points)
+            if self.world.team.rank == 0:
+                write_metrics(path.parent / name, points)
         return True
 
     def checkpoint(self) -> Path | None:
-        """Save everything that the next step depends on, in one file; None without a folder."""
-        if self.out is None:
+        """Save everything that the next step depends on, and say where; None without a folder."""
+        if self.saver is None:
             return None
-        tensors = {f"{name}|{key}": t for name, trainer in self.trainers.items() for key, t in trainer.state().items()}
-        facts = {"setting": self.setting, "step": self.step, "seconds": self.seconds, "history": self.history}
-        if self.world.everyone.size == 1:
-            self.saved = write_checkpoint(self.out, tensors, facts)
-            remove_checkpoints(self.out, except_parts=1)
-            return self.saved
-        # One process writes what several hold. Nobody waits: parts of one step make one checkpoint, if all are there.
-        width = {name: job.config.width // self.world.latents.size for name, job in self.jobs.items()}
-        states = {name: trainer.state() for name, trainer in self.trainers.items()}
-        facts["cut"] = [f"{name}|{key}" for name, state in states.items() for key in cut_keys(state, width[name])]
-        parts = self.world.parts
-        if self.world.data.rank == 0:
-            write_checkpoint(self.out, tensors, facts, part=self.world.part, parts=parts)
-        self.saved = checkpoint_path(self.out, part=self.world.part, parts=parts)
-        if self.world.is_main and 0 <= self.saved_step < self.step:  # all have taken a step since: the last is whole
-            remove_checkpoints(self.out, except_parts=parts)
-        self.saved_step = self.step
+        facts = {
+            "setting": self.setting, "step": self.step, "cost": asdict(self.cost), "history": self.history,
+            "failures": {name: failure.to_json() for name, failure in self.failures.items()},
+        }  # fmt: skip
+        self.saved = self.saver.write(self.trainers, facts)
         return self.saved
 
     # --- the loop ---
 
-    def loop(self, checkpoint_minutes: float, quiet: bool, callback: Callable[[str, StepReport], None] | None) -> None:
+    def loop(
+        self, checkpoint_minutes: float, quiet: bool, callback: Callable[[str, StepReport], None] | None,
+        log: Iterable[str] = (),
+    ) -> None:  # fmt: skip
         """Take the steps that are left."""
         every = max(self.steps // POINTS, 1)
-        began, before, saved = time.monotonic(), self.seconds, time.monotonic()
-        with Asked() as asked, self._meter(quiet) as meter:
+        began, before, saved = time.monotonic(), self.cost.seconds, time.monotonic()
+        log, quiet = log if self.world.team.rank == 0 else (), quiet or not self.world.is_main
+        sinks = Sinks(log, Sitting(self.out, tuple(self.trainers), self.setting, self.step))
+        with Asked() as asked, Meter("training", total=self.steps * self.batch, unit="rows", quiet=quiet) as meter:
             meter.resume(self.step * self.batch)
             try:
                 batches = self.source.batches(self.batch, start=self.step * self.batch)
                 while self.step < self.steps:
+                    asking = time.monotonic()
                     rows = next(batches)
-                    reports = {name: t.step(*self.jobs[name].rows(rows)) for name, t in self.trainers.items()}
+                    self.cost.reading += time.monotonic() - asking
+                    reports = self._step(rows)
                     self.step += 1
-                    self.seconds = before + time.monotonic() - began
+                    self.cost.seconds = before + time.monotonic() - began
                     if self.step % every == 0 or self.step == self.steps:
-                        self._note(reports)
+                        self._note(reports, sinks)
                     worst = max(report.fvu for report in reports.values())
                     meter.advance(self.batch, f"fvu {worst:.3f}")
                     if callback is not None:
                         for name, report in reports.items():
                             callback(name, report)
-                    by, late = self._agreed(asked.by, time.monotonic() - saved > 60 * checkpoint_minutes)
+                    by, late = agreed(asked.by, time.monotonic() - saved > 60 * checkpoint_minutes, self.world)
                     if by is not None:
                         raise self._stopped(by)
                     if late:
@@ -294,33 +302,62 @@ class _Run:
                         saved = time.monotonic()
             except KeyboardInterrupt as error:
                 raise self._stopped("SIGINT", together=self.world.everyone.size == 1) from error
+            except (Interrupted, TrainingError, OthersGone):
+                raise
+            except LensingError as error:  # a shard that is gone, a disk that is full
+                error.args = (f"{error} {self._where()}",)
+                raise
+            finally:
+                sinks.close()
+
+    def _step(self, rows: Mapping[str, Tensor]) -> dict[str, StepReport]:
+        reports = {}
+        for name, trainer in list(self.trainers.items()):
+            began = time.monotonic()
+            try:
+                reports[name] = trainer.step(*self.jobs[name].rows(rows))
             except TrainingError as error:
-                first = self.step * self.batch
-                kept = self._kept()
-                self.world.team.wait()
-                where = f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
-                raise TrainingError(
-                    f"Rows {first:,} to {first + self.batch - 1:,} of the source stopped the training. {error} {where}"
-                ) from error
+                self._fail(name, error)
+            self.cost.steps[name] += time.monotonic() - began
+        return reports
+
+    def _fail(self, name: str, error: TrainingError, rows: int | None = None) -> None:
+        """Stop one dictionary and keep its last good state; TrainingError when none is left."""
+        first = self.step * self.batch
+        last = first + (rows or self.batch) - 1
+        what = f"Rows {first:,} to {last:,} of the source stopped the training. {error}"
+        if len(self.jobs) == 1:
+            raise TrainingError(f"{what} {self._where(together=True)}") from error
+        kept: Path | None = None
+        if self.out is not None:
+            facts = {"setting": {**self.setting, "jobs": {name: self.setting["jobs"][name]}}, "step": self.step}
+            kept = write_last(self.out / name, self.trainers[name], facts, self.world)
+        failure = Failure(self.step, (first, last), str(error), str(kept) if kept else None)
+        if self.out is not None and self.world.team.rank == 0:
+            write_failure(self.out / name, failure)
+        del self.trainers[name]
+        self.failures[name] = failure
+        if not self.trainers:
+            all_of = "; ".join(f"{name}: {end.reason}" for name, end in self.failures.items())
+            raise TrainingError(f"All {len(self.jobs)} dictionaries failed. {all_of}") from error
+        if self.world.team.rank == 0:
+            print(f"lensing: {name} is stopped, the others go on. {what}", file=sys.stderr, flush=True)
+
+    def _where(self, *, together: bool = False) -> str:
+        try:
+            kept = self._kept()
+        except LensingError:  # the disk is full
+            kept = self.saved
+        if together:
+            self.world.team.wait()  # as in _stopped
+        return f"The last good state is {kept}." if kept else "Nothing was saved. Give --out to keep work."
 
     def _kept(self) -> Path | None:
         # a step that was cut in half leaves trainers that disagree with the counter: then only the last file is good
         whole = all(trainer.step_number == self.step for trainer in self.trainers.values())
         return self.checkpoint() if whole else self.saved
 
-    def _meter(self, quiet: bool) -> Meter:
-        return Meter("training", total=self.steps * self.batch, unit="rows", quiet=quiet or not self.world.is_main)
-
-    def _agreed(self, by: str | None, late: bool) -> tuple[str | None, bool]:
-        # a signal that one process got stops all after the same step; the first one's clock says when to save
-        everyone = self.world.everyone
-        if everyone.size == 1:
-            return by, late
-        number = 0 if by is None else ASK.index(by) + 1
-        number, save = map(int, everyone.largest([number, late and everyone.rank == 0]))
-        return ASK[number - 1] if number else None, bool(save)
-
-    def _stopped(self, by: str, together: bool = True) -> Interrupted:
+    def _stopped(self, by: str, *, together: bool = True) -> Interrupted:
         path = self._kept() if together else self.saved
         if together:
             self.world.everyone.wait()  # the first to end has the others ended: none before all parts are written
@@ -333,76 +370,31 @@ class _Run:
             "Run the same command to continue."
         )
 
-    def _note(self, reports: dict[str, StepReport]) -> None:
+    def _note(self, reports: dict[str, StepReport], sinks: Sinks) -> None:
         for name, r in reports.items():
             point = {
                 "step": self.step, "rows": self.step * self.batch, "fvu": r.fvu, "aux": r.aux, "l0": r.l0,
-                "dead": r.dead, "lr": r.lr, "seconds": round(self.seconds, 3), "penalty": r.penalty,
+                "dead": r.dead, "lr": r.lr, "seconds": round(self.cost.seconds, 3), "penalty": r.penalty,
                 "coefficient": r.coefficient,
             }  # fmt: skip
             self.history[name].append(point)
             if self.out is not None and self.world.team.rank == 0:
-                with explained(self.out), open(self.out / name / "metrics.jsonl", "a", encoding="utf-8") as file:
-                    file.write(json.dumps(point) + "\n")
-
-    def _write_metrics(self, name: str, points: list[dict[str, float]]) -> None:
-        assert self.out is not None
-        if self.world.team.rank:
-            return
-        with atomic_file(self.out / name / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
+                add_metrics(self.out / name, point)
+            sinks.write(name, point)
 
     # --- the end ---
 
-    def finish(self, held_out_rows: int, dtype: torch.dtype) -> dict[str, Dictionary]:
+    def finish(
+        self, held_out_rows: int, dtype: torch.dtype, model: Model | None, loss_tokens: int
+    ) -> dict[str, Dictionary]:
         """Fold, round, measure and save every dictionary."""
         self.checkpoint()  # measuring takes a while: a stop during it costs no training
-        sample = self.source.held_out_tokens(SAMPLE_TOKENS)
-        for trainer in self.trainers.values():
-            trainer.finish(dtype)
-        for name, found in self.world.team.share(lambda: self._measured(held_out_rows, sample)).items():
-            d = self.trainers[name].dictionary
-            d.site, d.target, d.model_name = self.jobs[name].site, self.jobs[name].target, self.source.model_name
-            d.statistics, d.sample, d.report = found
-        self.world.everyone.share(self._tidy)
-        return {name: trainer.dictionary for name, trainer in self.trainers.items()}
-
-    def _measured(self, held_out_rows: int, sample: list[list[int]]) -> dict[str, tuple[Any, ...]]:
-        # the first process of a team measures and saves for all
-        held, measured = list(self.source.held_out(held_out_rows)), {}
-        for name, trainer in self.trainers.items():
-            d, job = trainer.dictionary, self.jobs[name]
-            d.site, d.target, d.model_name = job.site, job.target, self.source.model_name
-            d.statistics = measure_statistics(
-                d, (job.rows(part) for part in held),
-                corpus=self.source.corpus, documents=self.source.held_out_documents,
-            )  # fmt: skip
-            d.sample = Sample.of(sample) if sample else None
-            silent = len(trainer.silence.dead()) / d.d_sae
-            s = d.statistics
-            d.report = TrainReport(
-                steps=self.steps, tokens=self.steps * self.batch, batch=self.batch, lr=trainer.lr, seed=job.seed,
-                seconds=self.seconds, documents=self.source.documents,
-                held_out_documents=self.source.held_out_documents, held_out_rows=s.n, fvu=s.fvu, l0=s.l0,
-                dead_share=s.dead_share, silent_share=silent, history=self.history[name],
-            )  # fmt: skip
-            if self.out is not None:
-                d.save(self.out / name)
-            measured[name] = (d.statistics, d.sample, d.report)
-        return measured
-
-    def _tidy(self) -> None:
-        if self.out is not None:
-            remove_checkpoints(self.out)
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> str:
-    """What differs between two settings, as `name was a, is b`, nested names with dots."""
-    found = []
-    for name in sorted({*before, *now}):
-        a, b, path = before.get(name), now.get(name), f"{within}.{name}".strip(".")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found.append(differences(a, b, path))
-        elif a != b:
-            found.append(f"{path} was {a}, is {b}")
-    return "; ".join(part for part in found if part)
+        made = end_training(
+            self.source, self.jobs, self.trainers, self.cost, self.history, batch=self.batch,
+            held_out_rows=held_out_rows, dtype=dtype, model=model, loss_tokens=loss_tokens, world=self.world,
+        )  # fmt: skip
+        if (out := self.out) is not None:
+            for name, dictionary in made.items():
+                self.world.team.share(functools.partial(dictionary.save, out / name))
+            self.world.everyone.share(lambda: remove_checkpoints(out))
+        return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
 from lensing.dictionary.spread import top_of_all
@@ -78,6 +79,23 @@ def l1_loss(
     return (value * norms[index]).sum() / rows
 
 
+def tanh_loss(
+    value: Float[Tensor, " nnz"], index: Int[Tensor, " nnz"], norms: Float[Tensor, " d_sae"], rows: int,
+    steepness: float,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """Mean over rows of the sum of tanh(steepness f_i |W_dec,i|) (Conerly et al. 2025; Ameisen et al. 2025)."""
+    return torch.tanh(steepness * value * norms[index]).sum() / rows
+
+
+def distance_loss(
+    centred: Float[Tensor, "rows d_in"], encoder: Float[Tensor, "dead d_in"], bias: Float[Tensor, " dead"],
+    threshold: Float[Tensor, " dead"], norms: Float[Tensor, " dead"],
+) -> Float[Tensor, ""]:  # fmt: skip
+    """Mean over rows of the sum of relu(t_i - pre_i) |W_dec,i| (Conerly et al. 2025), here of dead latents only."""
+    below = (threshold - torch.addmm(bias, centred.detach(), encoder.t())).relu()
+    return (below * norms).sum() / len(centred)
+
+
 def l0_loss(fires: Float[Tensor, " nnz"], rows: int) -> Float[Tensor, ""]:
     """Mean number of active latents a row, with the gradients that `fires` has (Rajamanoharan et al. 2024)."""
     return fires.sum() / rows
@@ -109,3 +127,18 @@ def gate_loss(
     """How badly the open gates' own pre-activations rebuild, the decoder taken as given (Rajamanoharan et al. 2024)."""
     y_hat = latents.leave(sparse_mix(gate.relu(), directions.detach(), pattern)) + rest.detach()
     return reconstruction_loss(y, y_hat, variance)
+
+
+def kl_loss(clean: Float[Tensor, "rows vocab"], edited: Float[Tensor, "rows vocab"]) -> Float[Tensor, ""]:
+    """Mean over rows of KL(clean || edited) in nats, from logits, in their own precision; gradients for `edited`."""
+    p, q = clean.detach().log_softmax(-1), edited.log_softmax(-1)
+    return F.kl_div(q, p, log_target=True, reduction="sum") / len(p)
+
+
+def balanced_loss(loss: Float[Tensor, ""], divergence: Float[Tensor, ""], beta: float) -> Float[Tensor, ""]:
+    """(loss + a beta KL) / (1 + beta), a = loss / (KL + 1e-8) without gradient: at beta 1 both terms are equal.
+
+    Source: Karvonen 2025 ("Revisiting End-To-End Sparse Autoencoder Training"); Gemma Scope 2.
+    """
+    ratio = loss.detach() / (divergence.detach() + 1e-8)
+    return (loss + ratio * beta * divergence) / (1 + beta)

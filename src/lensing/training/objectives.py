@@ -6,12 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from lensing.dictionary.codes import Codes
 from lensing.dictionary.kernels import Pattern
 from lensing.registry import Registry
-from lensing.training.losses import frequency_loss, gate_loss, l0_distance, l0_loss, l1_loss
+from lensing.training.losses import (
+    distance_loss,
+    frequency_loss,
+    gate_loss,
+    l0_distance,
+    l0_loss,
+    l1_loss,
+    tanh_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -19,8 +28,9 @@ class Forward:
     """One batch on its way through a dictionary in training, on scaled vectors.
 
     `rest` is what is written beside the latents, `pre` and `value` stand at the pattern's places, `variance` is what
-    squared errors are divided by, `coefficient` the penalty's weight at this step. Of several processes each has the
-    `share` of the batch's rows: what is not linear in the rows needs `world.data.leave`.
+    squared errors are divided by, `coefficient` the penalty's weight at this step, `some` are rows as the encoder reads
+    them on which the `dead` latents are worked. Of several processes each has the `share` of the batch's rows: what is
+    not linear in the rows needs `world.data.leave`.
     """
 
     dictionary: Any
@@ -31,7 +41,24 @@ class Forward:
     value: Float[Tensor, " nnz"]
     variance: float
     coefficient: float
+    some: Float[Tensor, "some d_in"]
+    dead: Int[Tensor, " dead"]
     share: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What a batch's way through a dictionary came to: `total` is what is to be lowered, the rest stands in reports.
+
+    `codes` are those of one dictionary, or of each layer of a cross-layer transcoder.
+    """
+
+    y_hat: Float[Tensor, "rows d_out"]
+    loss: Float[Tensor, ""]
+    penalty: Tensor | float
+    aux: Tensor | float
+    total: Float[Tensor, ""]
+    codes: tuple[Codes, ...]
 
 
 Penalty = Callable[[Forward], Tensor]
@@ -60,14 +87,21 @@ def gated(at: Forward) -> Float[Tensor, ""]:
 
 @PENALTIES.register("jumprelu")
 def jumprelu(at: Forward) -> Float[Tensor, ""]:
-    """L0, or its squared distance from the target, and the excess of latents that are active often."""
+    """L0, its squared distance from the target or a tanh of activity, and the excess of latents often active."""
     d, rows, world = at.dictionary, at.pattern.rows, at.dictionary.world
     fires = d.fires(at.pre, at.pattern)
-    l0 = world.latents.leave(l0_loss(fires, rows))
-    if d.config.penalty == "quadratic":
+    if d.config.penalty == "tanh":
+        norms = d.W_dec.norm(dim=1)
+        active = tanh_loss(at.value, at.pattern.index, norms, rows, d.config.steepness)
+        total = at.coefficient * world.latents.leave(active)
+        if len(at.dead) and d.config.pre_act:  # in one process only: lensing.training.split
+            e, b, t = d.encoder[at.dead], d.b_enc[at.dead], d.threshold[at.dead]
+            total = total + d.config.pre_act * distance_loss(at.some, e, b, t, norms[at.dead])
+    elif d.config.penalty == "quadratic":
+        l0 = world.latents.leave(l0_loss(fires, rows))
         total = at.coefficient * l0_distance(world.data.leave(l0, at.share), d.config.l0)
     else:
-        total = at.coefficient * l0
+        total = at.coefficient * world.latents.leave(l0_loss(fires, rows))
     if d.config.frequency:
         often = frequency_loss(fires, at.pattern.index, rows, d.d_sae, world.data, at.share)
         total = total + d.config.frequency * world.latents.leave(often)

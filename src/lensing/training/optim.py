@@ -6,9 +6,8 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from lensing.dictionary.base import Dictionary
 from lensing.dictionary.configs import Recipe
 
 ROWS = 256
@@ -31,7 +30,7 @@ def lr_share(step: int, steps: int, *, warmup: int, decay: float = 0.2, warmup_f
     return rise * fall
 
 
-def adam(dictionary: Dictionary, recipe: Recipe, lr: float) -> torch.optim.Adam:
+def adam(dictionary: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Adam:
     """Adam over the dictionary's weights, fused where the device allows."""
     return torch.optim.Adam(dictionary.parameters(), lr=lr, betas=recipe.betas, eps=recipe.eps, fused=True)
 

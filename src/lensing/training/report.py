@@ -13,7 +13,10 @@ class TrainReport:
     `tokens` rows were seen in `steps` steps of `batch` at peak learning rate `lr`, in `seconds` of this and earlier
     sittings. `documents` are the source's, `held_out_documents` those never trained on, `held_out_rows` the rows that
     `fvu`, `l0` and `dead_share` were measured on (definitions: dictionary.statistics.Statistics). `silent_share` is
-    the share of latents that were dead by the training's own rule at its end. `history` are points of metrics.jsonl.
+    the share of latents that were dead by the training's own rule at its end. `step_seconds` of the `seconds` went
+    into this dictionary's own steps, `reading_seconds` into waiting for rows, which several dictionaries share.
+    `behaviour` is what its splice costs the model (measure.splice_cost.SpliceCost, as plain values), or None, and then
+    `behaviour_note` says why. `history` are points of metrics.jsonl.
     """
 
     steps: int
@@ -29,6 +32,10 @@ class TrainReport:
     l0: float
     dead_share: float
     silent_share: float
+    step_seconds: float = 0.0
+    reading_seconds: float = 0.0
+    behaviour: dict[str, Any] | None = None
+    behaviour_note: str | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -38,7 +45,7 @@ class TrainReport:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return asdict(self)
+        return asdict(self) | {"rows_per_second": self.rows_per_second}
 
     def summary(self) -> dict[str, Any]:
         """The same without the history, as it stands in the dictionary's config.json."""

@@ -34,5 +34,5 @@ def input_scale(
             factor = math.sqrt(d) / float(part.norm(dim=1).mean())
         else:
             factor = 1 / math.sqrt(float(part.square().sum(1).mean()))
-        factors.append(torch.full((d,), factor))
+        factors.append(torch.full((d,), factor, device=rows.device))
     return torch.cat(factors)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lensing.dist import Group, World
+from lensing.dictionary.base import new_dictionary
+from lensing.dist import ALONE, Group, World
 from lensing.errors import UsageError
+from lensing.training.optim import adam
 
 WHOLE = {"b_dec", "W_skip"}  # what every process holds whole; it comes out equal on all, as its gradients do
 PER_LATENT = ("weight.", "exp_avg.", "exp_avg_sq.", "average.")  # of a trainer's state; and `silence`
 
 
-def check_split(config: Any, splits: bool, whole_batch: bool, batch: int, world: World) -> None:
+def check_split(config: Any, dictionary: Any, batch: int, world: World) -> None:
     """Raise UsageError unless a dictionary and a batch can be dealt out over these processes."""
     tp, dp, width = world.latents.size, world.data.size, config.width
-    if not splits and (tp > 1 or (dp > 1 and whole_batch)):
+    if tp * dp == 1:
+        return
+    if not getattr(dictionary, "splits", False):
         raise UsageError(
             f"{config.architecture} cannot be trained by {tp * dp} processes together: it does not say that its choice "
-            "of latents is right in parts (`splits` of its class). Train it in one process."
+            "of latents and its losses are right in parts (`splits` of its class). Train it in one process."
+        )
+    if dictionary.whole_batch and dictionary.b_dec.device.type != "cpu":
+        raise UsageError(
+            f"{config.architecture} chooses latents over the whole batch, which several processes so far do on the CPU "
+            "only. Give --device cpu, or train in one process."
+        )
+    if getattr(config, "penalty", None) == "tanh" and config.pre_act:
+        raise UsageError(
+            f"The pre-activation loss of dead latents (pre_act is {config.pre_act:g}) is not split over {tp * dp} "
+            "processes yet. Train in one process, or with pre_act 0."
         )
     if width % tp:
         near = [n for n in (width - width % tp, width - width % tp + tp) if n]
@@ -46,6 +61,51 @@ def cut_(module: nn.Module, optimizer: torch.optim.Optimizer, width: int, latent
     for name, buffer in module.named_buffers():
         if is_cut(name, buffer, width):
             setattr(module, name, buffer[mine].clone())
+
+
+def cut_rows(rows: int, size: int, processes: int) -> list[slice]:
+    """Parts of `size` of a batch's rows; the last is longer where some process would be left without a row."""
+    edges = [*range(0, rows, size), rows]
+    if len(edges) > 2 and rows - edges[-2] < processes:
+        del edges[-2]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def spread_(trainer: Any) -> None:
+    """Deal a trainer's latents out: from here on each process holds its own.
+
+    Machines may round differently, so all begin with what the first one has.
+    """
+    world, d = trainer.world, trainer.dictionary
+    if world.team.size == 1:
+        return
+    for tensor in (*d.parameters(), *d.buffers(), trainer.scale_in, trainer.scale_out):
+        world.team.copy_(tensor.detach())
+    numbers = torch.tensor([trainer.variance, *trainer.penalty.state()], dtype=torch.float64)
+    world.team.copy_(numbers)
+    trainer.variance, *penalty = numbers.tolist()
+    trainer.penalty.load_state(penalty)
+    d.world, mine = world, world.latents.slice(d.d_sae)
+    if world.latents.size > 1:
+        for name, tensor in (trainer.average or {}).items():
+            trainer.average[name] = tensor[mine].clone() if is_cut(name, tensor, d.d_sae) else tensor
+        trainer.silence.rows = trainer.silence.rows[mine].clone()
+        cut_(d, trainer.optimizer, d.d_sae, world.latents)
+
+
+def join_(trainer: Any) -> None:
+    """Give every process the whole dictionary again."""
+    d, world = trainer.dictionary, trainer.world
+    trainer.world = ALONE
+    if world.latents.size > 1:
+        whole = gather_state(trainer.state(), trainer.config.width, world.latents)
+        d_out, skip = d.d_out if d.is_transcoder else None, d.W_skip is not None
+        joined = new_dictionary(trainer.config, d.d_in, d_out=d_out, skip=skip, parts=d.parts)
+        joined.quick = d.quick
+        trainer.dictionary = joined.to(trainer.device)
+        trainer.optimizer = adam(trainer.dictionary, trainer.recipe, trainer.lr)
+        trainer.load_state(whole)
+    trainer.dictionary.world, trainer.silence.data = ALONE, ALONE.data
 
 
 def cut_keys(state: Mapping[str, Tensor], width: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +11,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensing.data.rows import mix_seed
-from lensing.dictionary.base import Dictionary, new_dictionary
+from lensing.dictionary.base import new_dictionary
 from lensing.dictionary.configs import Recipe
+from lensing.dictionary.crosslayer import CrossLayer, new_cross_layer
+from lensing.dictionary.rounding import rounded
 from lensing.dist import ALONE, World
 from lensing.errors import TrainingError
+from lensing.memory import refuse_too_large
 from lensing.training.coefficient import Coefficient
+from lensing.training.cross import pass_cross_layer
 from lensing.training.dead import Silence, resample_
 from lensing.training.losses import auxiliary_loss, prefix_loss, reconstruction_loss
-from lensing.training.objectives import PENALTIES, Forward
+from lensing.training.objectives import PENALTIES, Forward, Passed
 from lensing.training.optim import adam, default_lr, lr_share, remove_parallel_, unit_rows_
 from lensing.training.scaling import input_scale
-from lensing.training.split import check_split, clip_, cut_, gather_state, is_cut
+from lensing.training.split import check_split, clip_, cut_rows, join_, spread_
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 PLACES = 4_000_000  # active places that are held at once: where more latents are active, a batch is taken in parts
@@ -30,6 +33,7 @@ PLACES = 4_000_000  # active places that are held at once: where more latents ar
 # estimate of the loss, at an eighth of its cost.
 AUX_STRIDE, AUX_ROWS = 8, 512
 LEAP = 30.0  # a batch whose FVU is so many times the usual one stops the training
+CALM = 0.01  # the least that counts as usual: where nearly nothing is missed, thirty times as much is no leap
 FIRST_ROWS = 4096  # rows on which the encoder's length is set
 
 
@@ -51,7 +55,7 @@ class StepReport:
 
 
 @dataclass
-class _Sums:
+class Sums:
     """What the parts of a batch add up to."""
 
     loss: float = 0.0
@@ -59,47 +63,72 @@ class _Sums:
     aux: float = 0.0
     penalty: float = 0.0
     active: int = 0
+    places: int = 0
     dead: int = 0
 
-    def everywhere(self, world: World) -> _Sums:
+    def everywhere(self, world: World) -> Sums:
         """The same over all processes: numbers of the batch over those with other rows, counts over all that count."""
         if world.team.size == 1:
             return self
         numbers = [self.loss, self.squares, self.aux, self.penalty]
-        mine = [n * (world.latents.rank == 0) for n in numbers] + [self.active, self.dead * (world.data.rank == 0)]
-        *found, active, dead = world.team.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
-        return _Sums(*found, active=int(active), dead=int(dead))
+        mine = [n * (world.latents.rank == 0) for n in numbers]
+        mine += [self.active, self.places, self.dead * (world.data.rank == 0)]
+        *found, active, places, dead = world.team.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
+        return Sums(*found, active=int(active), places=int(places), dead=int(dead))
 
 
 class Trainer:
     """Train one dictionary batch by batch.
 
     Vectors are scaled as the architecture's recipe says (`start` measures by what); `finish` folds the scaling into the
-    weights. With `d_out` it is a transcoder, which rebuilds `y` from `x`; with several `parts` a crosscoder. `quick`:
-    active latents are looked for with bfloat16 products. `ema`: what is kept at the end is a running mean of the
-    weights with this memory. Each process of a `world` takes the whole batch, works on its own rows of it, and from
-    `start` or `load_state` on holds its own latents; what it reports is of the whole.
+    weights. With `d_out` it is a transcoder, which rebuilds `y` from `x`; with several `parts` a crosscoder; with
+    `writes`, the widths of the sites that its layers write, a cross-layer transcoder. `quick`: active latents
+    are looked for with bfloat16 products. `ema`: what is kept at the end is a running mean of the weights with this
+    memory. Everything lies on `device` until `finish` brings the dictionary back to the CPU. Each process of a `world`
+    takes the whole batch, works on its own rows of it, and from `start` or `load_state` on holds its own latents; what
+    it reports is of the whole.
     """
 
     def __init__(
         self, config: Any, d_in: int, *, steps: int, batch: int, lr: float | None, warmup: int, seed: int,
         d_out: int | None = None, skip: bool = False, parts: tuple[int, ...] = (), quick: bool = False,
-        ema: float | None = None, world: World = ALONE,
+        ema: float | None = None, writes: tuple[int, ...] = (), device: torch.device | str = "cpu",
+        world: World = ALONE,
     ) -> None:  # fmt: skip
-        self.world = world
+        self.device, self.world = torch.device(device), world
         self.config, self.steps, self.batch, self.warmup, self.seed = config, steps, batch, warmup, seed
         self.recipe: Recipe = config.recipe
+        self.decay = self.recipe.decay
         self.lr = lr or self.recipe.lr or default_lr(config.width)
-        self.dictionary: Dictionary = new_dictionary(config, d_in, d_out=d_out, skip=skip, parts=parts, seed=seed)
+        if writes:  # one encoder reads each part, and its latents write this site and those after it
+            each = [read + sum(writes[i:]) for i, read in enumerate(parts or (d_in,))]
+            numbers = config.width * sum(each)
+        else:
+            numbers = config.width * (d_in + (d_out or d_in))
+        held = 4 if ema is None else 5  # weights, gradients and two moments; with a running mean once more
+        if world.latents.size > 1:  # the whole weights at the start, and then its part of all
+            held = 1 + held / world.latents.size
+        refuse_too_large(
+            f"Training width {config.width:,} on vectors of {d_in:,}", int(numbers * held * 4),
+            "Give a smaller --width.",
+        )  # fmt: skip
+        self.dictionary: Any  # a Dictionary, or a CrossLayer where there are several to write
+        if writes:
+            self.dictionary = new_cross_layer(config, parts or (d_in,), writes, skip=skip, seed=seed)
+        else:
+            self.dictionary = new_dictionary(config, d_in, d_out=d_out, skip=skip, parts=parts, seed=seed)
+        self.writes = writes
+        self.dictionary.to(self.device)
         self.dictionary.quick = quick
-        check_split(config, self.dictionary.splits, self.dictionary.whole_batch, batch, world)
+        check_split(config, self.dictionary, batch, world)
         self.optimizer = adam(self.dictionary, self.recipe, self.lr)
         self.resample_every: int | None = getattr(config, "resample_every", None)
         limit = config.dead_after_tokens or min(max(steps * batch // 20, 1), 10_000_000)
         if self.resample_every and config.dead_after_tokens is None:
             limit = max(self.resample_every * batch // 2, 1)
-        self.silence = Silence(config.width, limit, world.data)
-        self.scale_in, self.scale_out = torch.ones(d_in), torch.ones(self.dictionary.d_out)
+        self.silence = Silence(self.dictionary.d_sae, limit, self.device, world.data)
+        self.scale_in = torch.ones(d_in, device=self.device)
+        self.scale_out = torch.ones(self.dictionary.d_out, device=self.device)
         self.variance = 1.0  # mean |y - mu|^2 of scaled targets
         self.penalty = Coefficient(config, steps, 1.0)
         self.ema = ema
@@ -112,19 +141,32 @@ class Trainer:
         """Whether decoder rows are held at length 1; a transcoder's begin at zero and are left free."""
         return self.recipe.unit_rows and not self.dictionary.is_transcoder
 
+    @property
+    def _width(self) -> int:
+        return self.dictionary.d_sae * self.world.latents.size
+
+    @property
+    def layers(self) -> int:
+        """How many layers the latents are of; numbers of an architecture's config are of each."""
+        return max(len(self.writes), 1)
+
     def start(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> None:
         """Set scales, biases and the encoder's length from the first rows."""
-        self._fit_start(x, y)
-        self._split()
+        self._fit_start(x.to(self.device), None if y is None else y.to(self.device))
+        spread_(self)
 
     def _fit_start(self, x: Tensor, y: Tensor | None) -> None:
         d, target = self.dictionary, x if y is None else y
         self.scale_in = input_scale(x, self.recipe.scale, d.parts)
-        self.scale_out = self.scale_in.clone() if y is None else input_scale(target, self.recipe.scale)
+        self.scale_out = self.scale_in.clone() if y is None else input_scale(target, self.recipe.scale, self.writes)
         mean = (target.double() * self.scale_out).mean(0)
         self.variance = float((target.double() * self.scale_out - mean).square().sum(1).mean())
-        self.penalty = Coefficient(self.config, self.steps, float((target * self.scale_out).square().sum(1).mean()))
+        power = float((target * self.scale_out).square().sum(1).mean())
+        self.penalty = Coefficient(self.config, self.steps, power / self.layers)
         with torch.no_grad():
+            if isinstance(d, CrossLayer):
+                d.begin_(x[:FIRST_ROWS] * self.scale_in, mean)
+                return
             d.b_dec.copy_(mean)
             some = d.centre(x[:FIRST_ROWS] * self.scale_in)
             if d.is_transcoder:
@@ -146,36 +188,23 @@ class Trainer:
             for tensor in d.extra_tensors().values():
                 tensor *= share
 
-    def _split(self) -> None:
-        # from here on this process holds its own latents; machines may round differently, so the first one's begin
-        world, d = self.world, self.dictionary
-        if world.team.size == 1:
-            return
-        for tensor in (*d.parameters(), *d.buffers(), self.scale_in, self.scale_out):
-            world.team.copy_(tensor.detach())
-        numbers = torch.tensor([self.variance, *self.penalty.state()], dtype=torch.float64)
-        world.team.copy_(numbers)
-        self.variance, *penalty = numbers.tolist()
-        self.penalty.load_state(penalty)
-        d.world, mine = world, world.latents.slice(d.d_sae)
-        if world.latents.size > 1:
-            for name, tensor in (self.average or {}).items():
-                self.average[name] = tensor[mine].clone() if is_cut(name, tensor, d.d_sae) else tensor  # type: ignore[index]
-            self.silence.rows = self.silence.rows[mine].clone()
-            cut_(d, self.optimizer, d.d_sae, world.latents)
-
     def step(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"] | None = None) -> StepReport:
         """One step of the optimiser; TrainingError when the loss is not finite."""
         self.dictionary.begin_step(self.step_number / self.steps)
+        x, y = x.to(self.device), None if y is None else y.to(self.device)
         x = x * self.scale_in
         y = x if y is None else y * self.scale_out
-        coefficient, dead, sums = self.penalty.at(self.step_number), self.silence.dead(), _Sums()
-        sums.dead = len(dead)
+        coefficient, dead, sums = self.penalty.at(self.step_number), self.silence.dead(), Sums()
         for part in self._parts(len(x)):
             self._add(x, y, part, dead, coefficient, sums)
+        return self.conclude(x, dead, coefficient, sums)
+
+    def conclude(self, x: Tensor, dead: Tensor, coefficient: float, sums: Sums) -> StepReport:
+        """End a step whose gradients are there: check the loss, move the weights, remember what was seen."""
+        sums.dead = len(dead)
         sums = sums.everywhere(self.world)
         fvu = sums.squares / self.variance
-        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * self.usual):
+        if not math.isfinite(sums.loss) or (self.usual > 0 and fvu > LEAP * max(self.usual, CALM)):
             self.optimizer.zero_grad()
             usual = f", after {self.usual:.3g} in the steps before" if self.usual > 0 else ""
             raise TrainingError(
@@ -184,13 +213,12 @@ class Trainer:
             )
         self.usual = fvu if self.usual <= 0 else 0.9 * self.usual + 0.1 * fvu
         share = lr_share(
-            self.step_number, self.steps, warmup=self.warmup, decay=self.recipe.decay,
-            warmup_from=self.recipe.warmup_from,
+            self.step_number, self.steps, warmup=self.warmup, decay=self.decay, warmup_from=self.recipe.warmup_from,
         )  # fmt: skip
         self._update(self.lr * share)
         l0 = sums.active / len(x)
-        self.density = l0 / self.config.width
-        self.penalty.see(l0)
+        self.density = sums.places / len(x) / self._width
+        self.penalty.see(l0 / self.layers)
         self.step_number += 1
         if self.resample_every and self.step_number % self.resample_every == 0:
             resample_(self.dictionary, self.optimizer, self.silence, x, seed=mix_seed(self.seed, self.step_number))
@@ -204,22 +232,42 @@ class Trainer:
         if self.dictionary.whole_batch:
             return [slice(0, rows)]
         processes = self.world.data.size
-        size = max(int(PLACES / max(self.density * self.config.width, 1.0)), 64, processes)
-        edges = [*range(0, rows, size), rows]
-        if len(edges) > 2 and rows - edges[-2] < processes:  # some process would be left without a row
-            del edges[-2]
-        return [slice(a, b) for a, b in itertools.pairwise(edges)]
+        return cut_rows(rows, max(int(PLACES / max(self.density * self._width, 1.0)), 64, processes), processes)
 
-    def _add(self, x: Tensor, y: Tensor, part: slice, dead: Tensor, coefficient: float, sums: _Sums) -> None:
+    def _add(self, x: Tensor, y: Tensor, part: slice, dead: Tensor, coefficient: float, sums: Sums) -> None:
         # the rows of this process among those of a part: neighbours, so that the part does not depend on who takes it
         mine = self.world.data.slice(part)
-        weight, share = (mine.stop - mine.start) / len(x), (mine.stop - mine.start) / (part.stop - part.start)
-        x, y, d = x[mine], y[mine], self.dictionary
+        weight = (mine.stop - mine.start) / len(x)
+        passed = self.forward(
+            x[mine], y[mine], dead, coefficient, of=part.stop - part.start, first=mine.start - part.start
+        )
+        (weight * passed.total).backward()
+        self.take_in(passed, y[mine], weight, sums)
+
+    def take_in(self, passed: Passed, y: Tensor, weight: float, sums: Sums) -> None:
+        """Add a part of a batch, of this share of its rows, to the step's sums."""
+        self.silence.add(*passed.codes)
+        sums.loss += weight * float(passed.total.detach())
+        sums.squares += weight * float(reconstruction_loss(y, passed.y_hat.detach(), 1.0))
+        sums.aux += weight * _number(passed.aux)
+        sums.penalty += weight * _number(passed.penalty)
+        sums.active += sum(int((codes.value > 0).sum()) for codes in passed.codes)
+        sums.places += sum(codes.nnz for codes in passed.codes)
+
+    def forward(
+        self, x: Tensor, y: Tensor, dead: Tensor, coefficient: float, *, of: int | None = None, first: int = 0
+    ) -> Passed:  # fmt: skip
+        """The losses of some scaled rows: all of them, or those from number `first` on `of` all processes' rows."""
+        d, variance = self.dictionary, self.variance if self.recipe.share else 1.0
+        of = of or len(x)
+        stride = min(AUX_STRIDE, max(of // AUX_ROWS, 1))
+        some = slice((self.step_number - first) % stride, None, stride)
+        if isinstance(d, CrossLayer):
+            return pass_cross_layer(d, x, y, variance=variance, coefficient=coefficient, dead=dead, some=some)
         centred = d.centre(x)
         pattern = d.active_in_training(centred.detach())
         pre = d.pre_at(centred, pattern)
         value = d.activate_in_training(pre, pattern)
-        variance = self.variance if self.recipe.share else 1.0
         rest = d.b_dec + d.skipped(x)
         if self.config.prefixes:
             loss, y_hat = prefix_loss(
@@ -228,39 +276,33 @@ class Trainer:
         else:
             y_hat = d.mixed(value, pattern) + rest
             loss = reconstruction_loss(y, y_hat, variance)
-        penalty = self._penalty(Forward(d, y, rest, pattern, pre, value, variance, coefficient, share))
-        aux = self._rebuilt_by_dead(y - y_hat, centred, dead, part, mine.start - part.start)
+        share = len(x) / of
+        at = Forward(d, y, rest, pattern, pre, value, variance, coefficient, centred.detach()[some], dead, share)
+        penalty = self._penalty(at)
+        aux = self._rebuilt_by_dead(y - y_hat, centred, dead, some, share)
         total = loss + penalty + getattr(self.config, "aux_coef", 0.0) * aux
-        (weight * total).backward()
-        self.silence.add(d.codes(value.detach(), pattern))
-        sums.loss += weight * float(total.detach())
-        sums.squares += weight * float(reconstruction_loss(y, y_hat.detach(), 1.0))
-        sums.aux += weight * _number(aux)
-        sums.penalty += weight * _number(penalty)
-        sums.active += int((value > 0).sum())
+        return Passed(y_hat, loss, penalty, aux, total, (d.codes(value.detach(), pattern),))
 
     def _penalty(self, at: Forward) -> Tensor | float:
         name = self.dictionary.architecture
         return PENALTIES[name](at) if name in PENALTIES else 0.0
 
-    def _rebuilt_by_dead(self, error: Tensor, centred: Tensor, dead: Tensor, part: slice, first: int) -> Tensor | float:
+    def _rebuilt_by_dead(
+        self, error: Tensor, centred: Tensor, dead: Tensor, some: slice, share: float
+    ) -> Tensor | float:  # fmt: skip
         if not getattr(self.config, "aux_coef", 0.0) or not self.world.latents.total(len(dead)):
             return 0.0
         d = self.dictionary
         k = self.config.dead_latents_used(d.d_out)
         if not k:
             return 0.0
-        rows = part.stop - part.start
-        stride = min(AUX_STRIDE, max(rows // AUX_ROWS, 1))
-        some = slice((self.step_number - first) % stride, None, stride)
         return auxiliary_loss(
             error[some], centred[some], d.encoder[dead], d.b_enc[dead], d.W_dec[dead], k, quick=d.quick,
-            world=self.world, share=len(error) / rows,
+            world=self.world, share=share,
         )  # fmt: skip
 
     def _update(self, lr: float) -> None:
         d = self.dictionary
-        assert d.W_dec.grad is not None
         self.world.data.sum_(*(p.grad for p in d.parameters() if p.grad is not None))
         if self.recipe.clip is not None and self.world.latents.size == 1:
             torch.nn.utils.clip_grad_norm_(d.parameters(), self.recipe.clip)
@@ -289,29 +331,15 @@ class Trainer:
     @torch.no_grad()
     def finish(self, dtype: torch.dtype) -> None:
         """Fold the scaling in and round the weights to the type that they will be stored as."""
-        self._join()
+        join_(self)
         d = self.dictionary
         for name, tensor in (self.average or {}).items():
             d.get_parameter(name).copy_(tensor)
         d.fold_(self.scale_in, self.scale_out)
         for tensor in d.weights().values():
-            tensor.copy_(tensor.to(dtype))
+            tensor.copy_(rounded(tensor, dtype))
         d.stored_dtype = dtype
-        d.requires_grad_(False).eval()
-
-    def _join(self) -> None:
-        # every process gets the whole dictionary
-        d, world = self.dictionary, self.world
-        self.world = ALONE
-        if world.latents.size > 1:
-            whole = gather_state(self.state(), self.config.width, world.latents)
-            parts = d.parts
-            self.dictionary = new_dictionary(
-                self.config, d.d_in, d_out=d.d_out if d.is_transcoder else None, skip=d.W_skip is not None, parts=parts
-            )
-            self.optimizer = adam(self.dictionary, self.recipe, self.lr)
-            self.load_state(whole)
-        self.dictionary.world, self.silence.data = ALONE, ALONE.data
+        d.requires_grad_(False).eval().cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next steps depend on, as named tensors."""
@@ -332,17 +360,19 @@ class Trainer:
         weights = {name.removeprefix("weight."): t for name, t in tensors.items() if name.startswith("weight.")}
         self.dictionary.load_state_dict(weights)
         for name, parameter in self.dictionary.named_parameters():
-            moments = {key: tensors[f"{key}.{name}"].clone() for key in MOMENTS if f"{key}.{name}" in tensors}
+            kept = {key: tensors[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in tensors}
+            moments = {key: tensor.clone().to(parameter.device) for key, tensor in kept.items()}
             if moments:
                 self.optimizer.state[parameter] = moments
-        average = {n.removeprefix("average."): t.clone() for n, t in tensors.items() if n.startswith("average.")}
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        average = {n[8:]: t.to(self.device) for n, t in tensors.items() if n.startswith("average.")}
         self.average = average or None
-        self.silence.rows = tensors["silence"].clone()
-        self.scale_in, self.scale_out = tensors["scale_in"].clone(), tensors["scale_out"].clone()
+        self.silence.rows = tensors["silence"].to(self.device)
+        self.scale_in, self.scale_out = (tensors[name].to(self.device) for name in ("scale_in", "scale_out"))
         self.variance, self.density, self.usual, *penalty = tensors["numbers"].tolist()
         self.penalty.load_state(penalty)
         self.step_number = int(tensors["step_number"])
-        self._split()
+        spread_(self)
 
 
 def _number(value: Tensor | float) -> float:

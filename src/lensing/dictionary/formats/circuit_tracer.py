@@ -32,12 +32,11 @@ def detect(path: Path) -> bool:
 def read(path: Path, *, allow_pickle: bool = False) -> Dictionary:
     """Read one layer's transcoder: `folder/layer_3.safetensors`, or a folder that holds a single layer."""
     folder = path.parent if path.is_file() else path
-    config = _config(folder / CONFIG)
+    config = read_config(folder / CONFIG)
     kind = config.get("model_kind", "transcoder_set")
     if kind == "cross_layer_transcoder" or (folder / "W_enc_0.safetensors").is_file():
         raise DictionaryError(
-            f"{folder} is a cross-layer transcoder, which writes several layers; there is no class for them yet. "
-            "Use a set of transcoders of one layer each."
+            f"{folder} is a cross-layer transcoder, which writes several layers. Load it with ln.load_cross_layer."
         )
     if kind != "transcoder_set":
         refuse_architecture(str(kind), "circuit-tracer", ["transcoder_set"])
@@ -83,7 +82,8 @@ def _only_layer(folder: Path) -> Path:
     return layers[0]
 
 
-def _config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in config.yaml; FileFormatError where there is none, UsageError without a reader of YAML."""
     try:
         import yaml
     except ImportError as error:

@@ -63,6 +63,6 @@ def _model(name: str | None) -> str | None:
 
 def _refuse_cross_layer(path: Path) -> None:
     raise DictionaryError(
-        f"{path} is a cross-layer transcoder, which writes several layers; there is no class for them yet. "
+        f"{path} is a cross-layer transcoder, which writes several layers and is not read from this format. "
         "Use a transcoder of one layer."
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lensing.dictionary.base import Dictionary
@@ -24,7 +23,7 @@ from lensing.dictionary.formats.foreign import (
 )
 from lensing.dictionary.formats.hooks import hook_of_site, site_of_hook
 from lensing.dictionary.formats.latents import exported
-from lensing.dictionary.tensors import read_tensors
+from lensing.dictionary.tensors import read_tensors, write_tensors
 from lensing.errors import DictionaryError
 from lensing.files import write_json
 
@@ -115,7 +114,7 @@ def write(dictionary: Dictionary, folder: Path) -> None:
         config["d_out"] = sae.d_out
     if name == "topk":
         config |= {"k": sae.config.k, "rescale_acts_by_decoder_norm": False}
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, str(folder / WEIGHTS))
+    write_tensors(folder / WEIGHTS, tensors)
     write_json(folder / CONFIG, config)
 
 

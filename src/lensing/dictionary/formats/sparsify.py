@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.formats.foreign import (
     Foreign,
@@ -23,7 +21,7 @@ from lensing.dictionary.formats.foreign import (
 )
 from lensing.dictionary.formats.hooks import site_of_module
 from lensing.dictionary.formats.latents import exported
-from lensing.dictionary.tensors import read_tensors
+from lensing.dictionary.tensors import read_tensors, write_tensors
 from lensing.errors import DictionaryError, FileFormatError
 from lensing.files import write_json
 
@@ -100,5 +98,5 @@ def write(dictionary: Dictionary, folder: Path) -> None:
         # their reader drops what it does not know; their folder's name says the site, and this one may be anywhere
         "lensing": {"site": sae.site, "target": sae.target, "model": sae.model_name},
     }  # fmt: skip
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(folder / WEIGHTS))
+    write_tensors(folder / WEIGHTS, tensors)
     write_json(folder / CONFIG, config)

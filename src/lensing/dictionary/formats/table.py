@@ -50,14 +50,19 @@ def write_dictionary(dictionary: Dictionary, folder: str | Path, name: str = OUR
         only = f"It is read only; there are: {', '.join(WRITTEN)}." if name in FORMATS else ""
         raise UnknownNameError("format to write", name, WRITTEN, only)
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} holds something already. Give a new folder.")
+    refuse_used(folder)
     with atomic_folder(folder) as temporary:
         if name == OURS:
             dictionary.save(temporary)
         else:
             _module(name).write(dictionary, temporary)
     return folder
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise UsageError unless `folder` is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} holds something already. Give a new folder.")
 
 
 def _module(name: str) -> Any:
