@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lensing.cli.options import absolute
-from lensing.cli.show import show
+from lensing.cli.show import is_main, show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,7 +94,8 @@ def harvest(
 
         draw_store(store.to_json(), console)
 
-    show(store, draw, as_json=json)
+    if is_main():
+        show(store, draw, as_json=json)
 
 
 def repeat(command: str, options: dict[str, Any]) -> None:
