@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 CHUNK = 4096
+NEAR = 0.02  # how far log L0 may be from its target to be called reached
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # rows -> (codes, reconstructions)
 
 
@@ -108,4 +109,4 @@ def interpolate(points: list[dict[str, Any]], l0: float) -> tuple[dict[str, floa
             t = np.log(l0 / a["l0"]) / np.log(b["l0"] / a["l0"])
             return {key: float((1 - t) * a[key] + t * b[key]) for key in a if isinstance(a[key], float)}, True
     near = min(points, key=lambda point: abs(np.log(max(point["l0"], 1e-9) / l0)))
-    return near, bool(abs(np.log(max(near["l0"], 1e-9) / l0)) < 0.02)
+    return near, bool(abs(np.log(max(near["l0"], 1e-9) / l0)) < NEAR)
