@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from dist.worker import CONFIGS, MAIN, go, numbers, start
 
 import lensing as ln
 from lensing.dictionary.load import load_dictionary
-from lensing.errors import Interrupted, UsageError
-from lensing.training.checkpoint import latest_checkpoint
+from lensing.errors import FileFormatError, Interrupted, UsageError
+from lensing.training.checkpoint import latest_checkpoint, write_checkpoint
 from lensing.training.loop import train
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copies of this one")
@@ -55,8 +56,8 @@ def four(folder: Path) -> list[Any]:
     return start(worker.training, folder, 4)
 
 
-def _same(found: Any, expected: dict[str, Any], tp: int) -> None:
-    for name in CONFIGS:
+def _same(found: Any, expected: dict[str, Any], tp: int, names: Iterable[str] = CONFIGS) -> None:
+    for name in names:
         assert len(found[f"{name} 64 {tp}"]) == worker.STEPS
         for step, (a, b) in enumerate(zip(found[f"{name} 64 {tp}"], expected[f"{name} 64"], strict=True)):
             assert a == pytest.approx(b, rel=1e-9, abs=1e-12), f"{name}, step {step}"
@@ -74,7 +75,7 @@ def test_the_cases_are_not_empty(one: dict[str, Any]) -> None:
     for name in ("topk", "batchtopk", "matryoshka"):
         assert one[f"{name} 64"][-1][1] > 0, "AuxK"
         assert one[f"{name} 64"][-1][3] > 0, "dead latents"
-    for name in ("jumprelu", "quadratic", "steered", "relu", "gated"):
+    for name in ("jumprelu", "quadratic", "tanh", "steered", "relu", "gated"):
         assert one[f"{name} 64"][-1][4] > 0, "penalty"
     assert one["relu, resampled 64"][4][3] > 0
     assert len(one["ties"][0]) > 60
@@ -88,7 +89,7 @@ def test_two_processes_train_what_one_does(two: list[Any], one: dict[str, Any], 
 
 def test_four_processes_train_what_one_does(four: list[Any], one: dict[str, Any]) -> None:
     for found in four:
-        _same(found, one, 2)
+        _same(found, one, 2, worker.ON_FOUR)
 
 
 @pytest.mark.parametrize("tp", [1, 2], ids=["rows", "latents"])
@@ -142,6 +143,52 @@ def test_what_does_not_divide_is_refused(two: list[Any]) -> None:
         assert found["refused 63 2"] == "A width of 63 does not divide over 2 processes. Give --width 62 or 64."
         assert "Give --width 2." in found["refused 1 2"]
         assert found["refused 64 3"].startswith("2 processes cannot be dealt out as 3 for the latents (--tp)")
+
+
+def test_what_is_not_right_in_parts_is_refused_by_name(two: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for found in two:
+        assert found["refused pre_act"].startswith("The pre-activation loss of dead latents (pre_act is 3e-06)")
+        assert found["refused cross-layer"].startswith("Cross-layer transcoders are trained in one process")
+        assert found["refused topk"].startswith("topk cannot be trained by 2 processes together")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="A sweep runs in one process, and 2 were started"):
+        ln.sweep(worker.rows(), {"architecture": "topk", "width": 64, "k": [2, 4]}, quiet=True)
+    nothing: Any = None  # it is refused before anything is looked at
+    with pytest.raises(UsageError, match="Fine-tuning runs in one process"):
+        ln.finetune(nothing, nothing, nothing)
+
+
+def _part(folder: Path, part: int, step: int) -> None:
+    name = f"d{part}"
+    facts = {
+        "step": step, "part": part, "parts": 2, "cut": [f"{name}|w"], "history": {name: [{"step": step}]},
+        "cost": {"seconds": 1.0, "reading": 0.5, "steps": {name: 0.25}}, "failures": {},
+    }  # fmt: skip
+    write_checkpoint(folder, {f"{name}|w": torch.full((2,), step)}, facts, part=part, parts=2)
+
+
+def test_parts_of_one_step_are_one_checkpoint(tmp_path: Path) -> None:
+    _part(tmp_path, 0, 3)
+    with pytest.raises(FileFormatError, match=r"no whole one \(checkpoint.0of2.safetensors\)"):
+        latest_checkpoint(tmp_path)
+    _part(tmp_path, 1, 3)
+    for step in (5, 6):
+        _part(tmp_path, 0, step)  # the other was killed before it wrote these: 3 is lost here, and 5 and 6 not whole
+    with pytest.raises(FileFormatError, match="no whole one"):
+        latest_checkpoint(tmp_path)
+    _part(tmp_path, 1, 6)
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    path, tensors, facts = found
+    assert path.name == "checkpoint.0of2.safetensors"
+    assert {name: t.tolist() for name, t in tensors.items()} == {"d0|w": [6, 6], "d1|w": [6, 6]}
+    assert facts["history"] == {"d0": [{"step": 6}], "d1": [{"step": 6}]}
+    assert facts["cost"]["steps"] == {"d0": 0.25, "d1": 0.25}
+    broken = bytearray(path.read_bytes())
+    broken[-1] ^= 1
+    path.write_bytes(broken)
+    with pytest.raises(FileFormatError, match="its bytes are not those"):
+        latest_checkpoint(tmp_path)
 
 
 def test_latents_are_not_split_in_one_process() -> None:

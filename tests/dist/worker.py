@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 import lensing as ln
-from lensing.errors import Interrupted, LensingError
+from lensing.data.rows import TensorRows
+from lensing.dictionary.topk import TopKDictionary
+from lensing.errors import Interrupted, LensingError, UsageError
 from lensing.training.job import Job
 from lensing.training.loop import train, train_many
 from lensing.training.step import Trainer
@@ -28,6 +30,7 @@ CONFIGS: dict[str, Any] = {
     "quadratic": ln.JumpReLU(
         width=64, sparsity=0.02, l0=6, penalty="quadratic", frequency=0.1, threshold=0.05, bandwidth=0.05
     ),
+    "tanh": ln.JumpReLU(width=64, sparsity=0.02, penalty="tanh", pre_act=0.0, threshold=0.05, bandwidth=0.05),
     "steered": ln.JumpReLU(width=64, l0=6, threshold=0.05, bandwidth=0.05),
     "matryoshka": ln.Matryoshka(width=64, k=2, prefixes=(5, 20, 40), dead_after_tokens=120),
     "relu": ln.ReLU(width=64, sparsity=0.05),
@@ -35,6 +38,7 @@ CONFIGS: dict[str, Any] = {
     "gated": ln.Gated(width=64, sparsity=0.05),
 }
 MAIN = ("topk", "batchtopk", "jumprelu")
+ON_FOUR = (*MAIN, "matryoshka")
 
 
 def rows() -> torch.Tensor:
@@ -67,8 +71,6 @@ def go(
 
 def wiring(tp: int = 1) -> list[float]:
     """A skip transcoder's losses in float64: its decoder begins at zero, W_skip is whole on every process."""
-    from lensing.data.rows import TensorRows
-
     torch.set_default_dtype(torch.float64)
     x, losses = rows(), []
     source = TensorRows({"in": x, "out": torch.cat([x[:, :8] ** 2, x[:, 2:5]], 1)})
@@ -119,7 +121,7 @@ def training(folder: Path) -> dict[str, Any]:
 
     size, found = int(os.environ["WORLD_SIZE"]), {}
     for tp in (1, 2) if size == 2 else (2,):
-        for name in CONFIGS:
+        for name in CONFIGS if size == 2 else ON_FOUR:
             d, found[f"{name} 64 {tp}"] = go(name, torch.float64, tp=tp)
             found[f"{name} end {tp}"] = numbers(d)
             if name in MAIN:
@@ -144,11 +146,24 @@ def training(folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     found["team"] = sorted(many)
     for tp, config in ((2, ln.TopK(width=63, k=4)), (2, ln.TopK(width=1, k=1)), (3, CONFIGS["topk"])):
-        try:
-            train(rows(), config, tp=tp, out=folder / "refused", quiet=True)
-        except LensingError as error:
-            found[f"refused {config.width} {tp}"] = str(error)
+        found[f"refused {config.width} {tp}"] = _refusal(lambda c=config, t=tp: train(rows(), c, tp=t, quiet=True))
+    worked = ln.JumpReLU(width=64, sparsity=0.02, penalty="tanh")
+    found["refused pre_act"] = _refusal(lambda: train(rows(), worked, quiet=True))
+    several = TensorRows({name: rows() for name in "abcd"})
+    layers = Job(config=CONFIGS["topk"], site="a+b", target="c+d", cross_layer=True)
+    found["refused cross-layer"] = _refusal(lambda: train_many(several, {"": layers}, quiet=True))
+    TopKDictionary.splits = False
+    found["refused topk"] = _refusal(lambda: train(rows(), CONFIGS["topk"], quiet=True))
+    TopKDictionary.splits = True
     return found
+
+
+def _refusal(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except UsageError as error:
+        return str(error)
+    return "it was not refused"
 
 
 def _stopped(out: Path, tp: int) -> None:
