@@ -122,7 +122,8 @@ class Bench:
     def _write_text(self) -> None:
         import lensing as ln
 
-        words = sorted(word for word in ln.load_model("almanac", device="cpu").tokenizer.get_vocab() if word.isalpha())
+        pieces = ln.load_model("almanac", device="cpu").tokenizer.get_vocab()
+        words = sorted(word for word in (piece.removeprefix("▁") for piece in pieces) if word.isalpha())
         draw = random.Random(0)
         documents = (" ".join(draw.choices(words, k=draw.randint(WORDS // 2, WORDS))) for _ in range(DOCUMENTS))
         self.text.write_text("\n\n".join(documents))
