@@ -17,7 +17,7 @@ import lensing as ln
 from lensing.dictionary.load import load_dictionary
 from lensing.errors import FileFormatError, Interrupted, UsageError
 from lensing.training.checkpoint import latest_checkpoint, write_checkpoint
-from lensing.training.loop import train
+from lensing.training.loop import train, train_many
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copies of this one")
 
@@ -136,6 +136,11 @@ def test_whole_dictionaries_on_processes(two: list[Any], one: dict[str, Any], fo
     for name, d in alone.items():
         assert torch.equal(load_dictionary(folder / "many" / name).encoder, d.encoder), f"{name} is as trained alone"
     assert not list((folder / "many").glob("checkpoint*"))
+    assert ["at step 8 of 20" in found["stopped team"] for found in two] == [True, True]
+    made = train_many(worker.rows(), worker.several(), **worker.MANY, out=folder / "halves")
+    for name, d in made.items():  # begun by two teams, ended by one process
+        assert torch.equal(load_dictionary(folder / "many" / name).encoder, d.encoder), name
+        assert [point["step"] for point in d.report.history] == list(range(1, 21))
 
 
 def test_what_does_not_divide_is_refused(two: list[Any]) -> None:

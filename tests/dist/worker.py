@@ -41,6 +41,15 @@ MAIN = ("topk", "batchtopk", "jumprelu")
 ON_FOUR = (*MAIN, "matryoshka")
 
 
+MANY: dict[str, Any] = {
+    "tokens": STEPS * BATCH, "batch": BATCH, "quiet": True, "products": "float32", "held_out_rows": 500,
+}  # fmt: skip
+
+
+def several() -> dict[str, Job]:
+    return {name: Job(config=CONFIGS[name], lr=3e-3) for name in MAIN}
+
+
 def rows() -> torch.Tensor:
     g = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(40, D, generator=g, dtype=torch.float32), dim=1)
@@ -139,19 +148,20 @@ def training(folder: Path) -> dict[str, Any]:
     # what one process began
     found["continued"] = numbers(go("topk", torch.float64, tp=2, out=folder / "begun")[0])
     # whole dictionaries to processes
-    jobs = {name: Job(config=CONFIGS[name], lr=3e-3) for name in MAIN}
-    many = train_many(
-        rows(), jobs, tokens=STEPS * BATCH, batch=BATCH, quiet=True, products="float32", held_out_rows=500,
-        out=folder / "many", teams=2,
-    )  # fmt: skip
+    jobs = several()
+    many, stop = train_many(rows(), jobs, **MANY, out=folder / "many", teams=2), StopAt(8)
     found["team"] = sorted(many)
+    try:
+        train_many(rows(), jobs, **MANY, out=folder / "halves", teams=2, callback=lambda _, report: stop(report))
+    except Interrupted as error:
+        found["stopped team"] = str(error)
     for tp, config in ((2, ln.TopK(width=63, k=4)), (2, ln.TopK(width=1, k=1)), (3, CONFIGS["topk"])):
         found[f"refused {config.width} {tp}"] = _refusal(lambda c=config, t=tp: train(rows(), c, tp=t, quiet=True))
     worked = ln.JumpReLU(width=64, sparsity=0.02, penalty="tanh")
     found["refused pre_act"] = _refusal(lambda: train(rows(), worked, quiet=True))
-    several = TensorRows({name: rows() for name in "abcd"})
+    sites = TensorRows({name: rows() for name in "abcd"})
     layers = Job(config=CONFIGS["topk"], site="a+b", target="c+d", cross_layer=True)
-    found["refused cross-layer"] = _refusal(lambda: train_many(several, {"": layers}, quiet=True))
+    found["refused cross-layer"] = _refusal(lambda: train_many(sites, {"": layers}, quiet=True))
     TopKDictionary.splits = False
     found["refused topk"] = _refusal(lambda: train(rows(), CONFIGS["topk"], quiet=True))
     TopKDictionary.splits = True
