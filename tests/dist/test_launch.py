@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from lensing.cli.app import build
+from lensing.errors import UsageError
+from lensing.training.device import find_device
 
 LAUNCH = Path(__file__).resolve().parents[2] / "examples" / "launch"
 FILES = sorted(LAUNCH.iterdir())
@@ -42,3 +44,17 @@ def test_the_yaml_is_read() -> None:
     yaml = pytest.importorskip("yaml")
     task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text(encoding="utf-8"))
     assert set(task) == {"name", "num_nodes", "resources", "file_mounts", "setup", "run"}
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert find_device("auto").type == "cuda"
+    assert find_device("cpu").type == "cpu"
+    for name, processes in (("cuda:1", "2"), ("auto", "3"), ("cuda", "3")):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        with pytest.raises(UsageError, match=f"{processes} processes were started on this machine, which has 2 GPUs"):
+            find_device(name)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert find_device("cuda:1").index == 1

@@ -79,14 +79,16 @@ def go(
 
 
 def wiring(tp: int = 1) -> list[float]:
-    """A skip transcoder's losses in float64: its decoder begins at zero, W_skip is whole on every process."""
+    """Losses in float64 of a skip transcoder, whose decoder begins at zero and whose W_skip is whole on every process,
+    and of a crosscoder."""
     torch.set_default_dtype(torch.float64)
     x, losses = rows(), []
     source = TensorRows({"in": x, "out": torch.cat([x[:, :8] ** 2, x[:, 2:5]], 1)})
-    train(
-        source, CONFIGS["topk"], site="in", target="out", skip=True, tokens=STEPS * BATCH, batch=BATCH, lr=3e-3,
-        quiet=True, products="float32", held_out_rows=100, tp=tp, callback=lambda r: losses.append(r.fvu),
-    )  # fmt: skip
+    for name, wired in (("topk", {"site": "in", "target": "out", "skip": True}), ("relu", {"site": "in+out"})):
+        train(
+            source, CONFIGS[name], **wired, tokens=STEPS * BATCH, batch=BATCH, lr=3e-3,
+            quiet=True, products="float32", held_out_rows=100, tp=tp, callback=lambda r: losses.append(r.fvu),
+        )  # fmt: skip
     torch.set_default_dtype(torch.float32)
     return losses
 
