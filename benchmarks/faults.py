@@ -341,6 +341,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="also write the table as JSON to this file")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     import torch
 
     torch.set_num_threads(1)  # a copied process has none of the threads of the first
