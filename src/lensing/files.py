@@ -76,7 +76,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 def sweep(folder: str | Path) -> None:
     """Remove what writers that were killed left half-written in `folder`, not in folders below it."""
-    for path in Path(folder).glob(f".*{PART}"):
+    folder = Path(folder)
+    # safetensors writes to a name of its own beside ours before it renames
+    for path in [*folder.glob(f".*{PART}"), *(p for p in folder.glob(".tmp??????") if p.is_file())]:
         with explained(path):
             if path.is_dir():
                 shutil.rmtree(path)
