@@ -70,8 +70,9 @@ def _lensing(kind: str, d_in: int, d_sae: int, rows: Tensor) -> Step:
     d: Any = trainer.dictionary
     with torch.no_grad():
         if architecture in ("L1", "JumpReLU"):  # where a training has arrived: about 50 latents a row
-            pre = d.centre(rows * trainer.scale_in) @ d.W_enc + d.b_enc
-            edge = pre.flatten().kthvalue(pre.numel() - L0 * len(rows)).values
+            some = rows[:256] * trainer.scale_in  # few: this is no part of the job, nor is its memory
+            pre = d.centre(some) @ d.W_enc + d.b_enc
+            edge = pre.flatten().kthvalue(pre.numel() - L0 * len(some)).values
             (d.threshold.fill_(float(edge)) if architecture == "JumpReLU" else d.b_enc.sub_(edge))
             trainer.density = L0 / d_sae
         if "AuxK" in kind:
