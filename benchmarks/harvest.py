@@ -98,8 +98,8 @@ def forward(tokens: int, work: Path) -> dict[str, float]:
     special = dict.fromkeys(["bos_token_id", "eos_token_id"], shape["vocab_size"] - 1)
     torch.manual_seed(0)
     hf = GPT2LMHeadModel(GPT2Config(**shape, **special)).eval().requires_grad_(False)
-    large = handling(Model(hf, None), [f"resid_post.{shape['n_layer'] // 2}"], tokens // 10, work / "large")
-    small = handling(ln.load_model("almanac", device="cpu"), SITES, tokens, work / "small")
+    large = handling(Model(hf, None), [f"resid_post.{shape['n_layer'] // 2}"], tokens // 40, work / "large")
+    small = handling(ln.load_model("almanac", device="cpu"), SITES, tokens // 10, work / "small")
     return {**large, "tiny_ratio": small["ratio"], "tiny_harvest_tokens_s": small["harvest_tokens_s"]}
 
 
