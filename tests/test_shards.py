@@ -41,6 +41,14 @@ def test_rows_come_back_bit_for_bit(dtype, tmp_path):
     assert shards.read_shard(tmp_path / "a").sha256 == digest
 
 
+def test_numbers_begin_at_multiples_of_64_bytes(path):
+    assert min(entry.start for entry in shards.read_entries(path).values()) % 64 == 0
+    for shape in ((7, 5), (100_000, 33)):
+        out = shards.room(shape, torch.bfloat16)
+        assert out.shape == shape
+        assert out.data_ptr() % 64 == 0
+
+
 def test_other_readers_agree(path, tensors):
     found = load_file(path)
     assert {name: t.dtype for name, t in found.items()} == {name: t.dtype for name, t in tensors.items()}
