@@ -207,7 +207,8 @@ class Gated(_Penalised):
     """A gate that says which latents are active, and magnitudes (Rajamanoharan et al. 2024)."""
 
     architecture: ClassVar[str] = "gated"
-    recipe: ClassVar[Recipe] = Recipe(scale="unit", share=False, lr=5e-5, betas=(0.0, 0.999))
+    # the paper's Adam has no momentum: at rates that suit short runs most latents die of that
+    recipe: ClassVar[Recipe] = Recipe(scale="unit", share=False, lr=5e-5)
 
 
 @_architecture("jumprelu")
@@ -221,7 +222,8 @@ class JumpReLU(_Penalised):
     threshold: float | None = None
     """Thresholds at the start, on inputs scaled as the recipe says; 0.001, with tanh 0.03, if not given."""
     bandwidth: float | None = None
-    """Width of the window about a threshold in which it learns, on the same scale; 0.001, with tanh 1, if not given."""
+    """Width of the window about a threshold in which it learns, on the same scale; 0.01 (Gemma Scope had 0.001 and a
+    thousand times the rows), with tanh 1, if not given."""
     steepness: float = 4.0
     """How quickly the tanh penalty saturates."""
     pre_act: float = 3e-6
@@ -233,10 +235,11 @@ class JumpReLU(_Penalised):
 
     @property
     def recipe(self) -> Recipe:  # type: ignore[override]
-        """Gemma Scope's; with the tanh penalty that of Conerly et al. 2025 (Anthropic's update of January)."""
+        """Gemma Scope's, with momentum, clipping and a rate that falls at the end, which Gemma Scope's has not: in runs of
+        thousands of steps they take a quarter off the FVU. With the tanh penalty that of Conerly et al. 2025."""
         if self.penalty == "tanh":
             return Recipe(scale="norm", share=False, lr=2e-4, unit_rows=False, rows=0.1)
-        return Recipe(scale="unit", share=False, lr=7e-5, betas=(0.0, 0.999), clip=None, warmup_from=0.1, decay=0.0)
+        return Recipe(scale="unit", share=False, lr=7e-5, warmup_from=0.1)
 
     @property
     def is_steered(self) -> bool:
@@ -246,7 +249,7 @@ class JumpReLU(_Penalised):
     def __post_init__(self) -> None:
         if self.penalty not in ("linear", "quadratic", "tanh"):
             raise UsageError(f"penalty is {self.penalty!r}. Give 'linear', 'quadratic' or 'tanh'.")
-        for name, small, large in (("threshold", 0.001, 0.03), ("bandwidth", 0.001, 1.0)):
+        for name, small, large in (("threshold", 0.001, 0.03), ("bandwidth", 0.01, 1.0)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, large if self.penalty == "tanh" else small)
         assert self.threshold is not None
