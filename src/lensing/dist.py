@@ -119,6 +119,14 @@ class Group:
             raise error
         return found[0]
 
+    def collect(self, thing: T) -> list[T]:
+        """The members' things, any plain Python values, in the order of their ranks."""
+        found: list[Any] = [thing] * self.size
+        if self.size > 1:
+            with _others():
+                dist.all_gather_object(found, thing, group=self._handle)
+        return found
+
     def enter(self, x: Tensor) -> Tensor:
         """x itself, where members go on with different latents: the gradient is the sum of theirs."""
         return x if self.size == 1 else _Enter.apply(x, self)

@@ -90,15 +90,10 @@ def check_writable(folder: str | Path) -> None:
     """Raise LensingError unless `folder` can be made, or is there, and takes a file; what was not there stays away."""
     folder = Path(folder)
     with explained(folder):
-        absent = [p for p in (folder, *folder.parents) if not p.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        finally:
-            for made in absent:
-                if made.is_dir():
-                    made.rmdir()
+        # what is above it is tried: a folder that is made for a moment may be another process's the next
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
 
 
 def write_json(path: str | Path, value: Any) -> None:

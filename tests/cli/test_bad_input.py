@@ -105,7 +105,7 @@ HARVEST: dict[str, tuple[dict[str, Any], list[str], int, str]] = {
     "folder for a file": ({"text": "folder.txt"}, [], 2, "folder.txt holds no file that is read: .txt"),
     "another ending": ({"text": "letter.pdf"}, [], 2, "letter.pdf is no kind of file that is read"),
     "no such file": ({"text": "none.txt"}, [], 2, "There is no file"),
-    "file for a folder": ({"out": "good.txt"}, [], 1, "good.txt cannot be written: File exists"),
+    "file for a folder": ({"out": "good.txt"}, [], 1, "good.txt cannot be written: Not a directory"),
     "below a file": ({"out": "good.txt/acts"}, [], 1, "good.txt/acts cannot be written: Not a directory"),
     "other files": ({"out": "no-model/../model"}, [], 2, "holds other files and no store"),
     "file for a model": ({"model": "good.txt"}, [], 1, "good.txt"),

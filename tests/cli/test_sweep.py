@@ -129,6 +129,12 @@ def test_what_is_wrong_on_the_command_line(arguments, said, capsys):
 # --- lensing train --config ---
 
 
+def test_teams_need_processes(run, tmp_path, capsys):
+    assert main(["sweep", *flags(run), "--architecture", "topk", "--width", "8", "--k", "2", "--teams", "2"]) == 2
+    assert capsys.readouterr().err.startswith("lensing: 1 process cannot be dealt out as 1 for the latents (--tp)")
+    assert not (tmp_path / "out").exists()
+
+
 def test_train_from_a_file(run, tmp_path, capsys):
     more = 'architecture = "topk"\nwidth = 16\nk = 2\nprefixes = [4, 8]\nskip = false\n'
     file = toml(tmp_path / "run.toml", run, more)

@@ -143,6 +143,24 @@ def test_whole_dictionaries_on_processes(two: list[Any], one: dict[str, Any], fo
         assert [point["step"] for point in d.report.history] == list(range(1, 21))
 
 
+def test_a_sweep_in_teams_goes_on_where_all_of_one_fail(two: list[Any], folder: Path, tmp_path: Path) -> None:
+    table, hopeless = worker.sweeping(tmp_path / "alone", teams=1)
+
+    def same(member: dict[str, Any]) -> dict[str, Any]:
+        left_out = ("step_seconds", "rows_per_second", "failure")
+        return {**{k: v for k, v in member.items() if k not in left_out}, "failed": bool(member["failure"])}
+
+    expected = [same(member) for member in table["members"]]
+    assert [member["failed"] for member in expected] == [False, True, False]
+    written = json.loads((folder / "sweep" / "sweep.json").read_text())
+    for found in (two[0]["sweep"], two[1]["sweep"], written):
+        assert [same(member) for member in found["members"]] == expected
+        assert found["members"][1]["failure"]["step"] == 3
+    assert hopeless.startswith("All 3 dictionaries failed")
+    for found in two:
+        assert found["sweep, all failed"].startswith("All 3 dictionaries failed")
+
+
 def test_what_does_not_divide_is_refused(two: list[Any]) -> None:
     for found in two:
         assert found["refused 63 2"] == "A width of 63 does not divide over 2 processes. Give --width 62 or 64."
@@ -156,8 +174,6 @@ def test_what_is_not_right_in_parts_is_refused_by_name(two: list[Any], monkeypat
         assert found["refused cross-layer"].startswith("Cross-layer transcoders are trained in one process")
         assert found["refused topk"].startswith("topk cannot be trained by 2 processes together")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="A sweep runs in one process, and 2 were started"):
-        ln.sweep(worker.rows(), {"architecture": "topk", "width": 64, "k": [2, 4]}, quiet=True)
     nothing: Any = None  # it is refused before anything is looked at
     with pytest.raises(UsageError, match="Fine-tuning runs in one process"):
         ln.finetune(nothing, nothing, nothing)

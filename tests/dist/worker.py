@@ -16,7 +16,7 @@ import torch
 import lensing as ln
 from lensing.data.rows import TensorRows
 from lensing.dictionary.topk import TopKDictionary
-from lensing.errors import Interrupted, LensingError, UsageError
+from lensing.errors import Interrupted, LensingError, TrainingError, UsageError
 from lensing.training.job import Job
 from lensing.training.loop import train, train_many
 from lensing.training.step import Trainer
@@ -157,6 +157,7 @@ def training(folder: Path) -> dict[str, Any]:
         train_many(rows(), jobs, **MANY, out=folder / "halves", teams=2, callback=lambda _, report: stop(report))
     except Interrupted as error:
         found["stopped team"] = str(error)
+    found["sweep"], found["sweep, all failed"] = sweeping(folder / "sweep", teams=2)
     for tp, config in ((2, ln.TopK(width=63, k=4)), (2, ln.TopK(width=1, k=1)), (3, CONFIGS["topk"])):
         found[f"refused {config.width} {tp}"] = _refusal(lambda c=config, t=tp: train(rows(), c, tp=t, quiet=True))
     worked = ln.JumpReLU(width=64, sparsity=0.02, penalty="tanh")
@@ -168,6 +169,30 @@ def training(folder: Path) -> dict[str, Any]:
     found["refused topk"] = _refusal(lambda: train(rows(), CONFIGS["topk"], quiet=True))
     TopKDictionary.splits = True
     return found
+
+
+def sweeping(out: Path, *, teams: int) -> tuple[dict[str, Any], str]:
+    """The table of a sweep whose second member, alone in its team where there are two, fails in step 4; and what a
+    sweep says whose members all fail."""
+    step, hopeless = Trainer.step, False
+
+    def fail(self: Trainer, x: torch.Tensor, y: torch.Tensor | None = None) -> Any:
+        if self.step_number == 3 and (hopeless or self.config.k == 3):
+            raise TrainingError("The loss is nan.")
+        return step(self, x, y)
+
+    Trainer.step = fail  # type: ignore[method-assign]
+    try:
+        grid = {"architecture": "topk", "width": 64, "k": [2, 3, 4]}
+        table = ln.sweep(rows(), grid, out=out, teams=teams, **MANY).to_json()
+        hopeless = True
+        try:
+            ln.sweep(rows(), grid, out=out / "hopeless", teams=teams, **MANY)
+        except TrainingError as error:
+            return table, str(error)
+        return table, "nothing failed"
+    finally:
+        Trainer.step = step  # type: ignore[method-assign]
 
 
 def _refusal(call: Callable[[], Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lensing.cli.options import SinkName, absolute, several
-from lensing.cli.show import show
+from lensing.cli.show import is_main, show
 from lensing.dictionary.configs import JOIN
 from lensing.errors import UsageError
 
@@ -26,11 +26,11 @@ GRID = "grid"  # the tables of a TOML file that are grids of their own
 HERE: dict[str, Any] = {
     "out": Path, "store": Path, "model": str, "text": Path, "sample": int, "tokens": int, "batch": int, "ema": float,
     "text_seed": int, "device": str, "checkpoint_minutes": float, "loss_tokens": int,
-    "log": SinkName | list[SinkName], "allow_pickle": bool,
+    "log": SinkName | list[SinkName], "allow_pickle": bool, "tp": int, "teams": int,
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {
     "batch": 4096, "text_seed": 0, "device": "auto", "checkpoint_minutes": 5.0, "loss_tokens": 8192, "log": (),
-    "allow_pickle": False,
+    "allow_pickle": False, "tp": 1, "teams": 1,
 }  # fmt: skip
 PATHS = ("out", "store", "text")
 
@@ -61,6 +61,8 @@ def sweep(
     log: tuple[SinkName, ...] | None = None,
     config: Path | None = None,
     allow_pickle: bool = False,
+    tp: int | None = None,
+    teams: int | None = None,
     json: bool = False,
 ) -> int:
     """Train a grid of dictionaries from one reader, each as if alone, and compare them.
@@ -119,6 +121,11 @@ def sweep(
         its own; what is given on the command line wins.
     allow_pickle
         Read weights from a pickle file, which can run code.
+    tp
+        Under torchrun: how many processes hold the latents of a dictionary, each some of them; 1 if not given.
+    teams
+        Under torchrun: into how many teams the processes are parted, each of which trains some of the members; 1 if
+        not given.
     json
         Print the table as JSON.
     """
@@ -195,7 +202,7 @@ def _sweep(options: dict[str, Any], grids: list[dict[str, Any]], *, as_json: boo
         report = ln.sweep(
             source, jobs, tokens=run["tokens"], batch=run["batch"], ema=run["ema"], out=run["out"], log=run["log"],
             model=model, loss_tokens=run["loss_tokens"], device=run["device"],
-            checkpoint_minutes=run["checkpoint_minutes"],
+            checkpoint_minutes=run["checkpoint_minutes"], tp=run["tp"], teams=run["teams"],
         )  # fmt: skip
 
     def draw(console: Console) -> None:
@@ -204,5 +211,6 @@ def _sweep(options: dict[str, Any], grids: list[dict[str, Any]], *, as_json: boo
         draw_sweep(report.to_json(), console)
         console.print(f"The dictionaries and sweep.json are in {run['out']}.", soft_wrap=True)
 
-    show(report, draw, as_json=as_json)
+    if is_main():
+        show(report, draw, as_json=as_json)
     return 1 if report.failures else 0

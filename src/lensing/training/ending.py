@@ -81,6 +81,8 @@ def _measured(
     model: Model | None,
     loss_tokens: int,
 ) -> dict[str, Dictionary]:
+    if not trainers:  # every dictionary of this team failed
+        return {}
     meters: dict[str, Any] = {}
     for name, trainer in trainers.items():
         job, d = jobs[name], trainer.dictionary

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -28,18 +28,20 @@ from lensing.training.behaviour import check_model
 from lensing.training.checkpoint import Asked, remove_checkpoints
 from lensing.training.device import find_device
 from lensing.training.ending import Cost, end_training
-from lensing.training.folder import (
-    Failure,
-    SomeFailed,
-    add_metrics,
-    reload,
-    write_failure,
-    write_metrics,
-)
+from lensing.training.folder import Failure, SomeFailed, add_metrics, reload, write_failure, write_metrics
 from lensing.training.job import Job
 from lensing.training.sinks import Sinks, Sitting, check_sinks
 from lensing.training.step import StepReport, Trainer
-from lensing.training.together import Saver, agreed, begin_folders, check_jobs, find_checkpoint, open_folder, write_last
+from lensing.training.together import (
+    Saver,
+    agreed,
+    begin_folders,
+    check_jobs,
+    check_numbers,
+    find_checkpoint,
+    open_folder,
+    write_last,
+)
 
 START_ROWS = 32_768
 POINTS = 200  # points of the history, about
@@ -133,19 +135,7 @@ def train_many(
     some of the dictionaries; each process returns those of its team.
     """
     rows = source if isinstance(source, Rows) else TensorRows(source)
-    if batch < 1 or (tokens is not None and tokens < 1):
-        raise UsageError(f"Cannot train on {tokens} rows in batches of {batch}. Give positive numbers.")
-    for job in jobs.values():
-        if job.lr is not None and not 0 < job.lr < math.inf:
-            raise UsageError(f"lr is {job.lr}. Give a positive number, or none for the architecture's own.")
-        if not 0 <= job.seed < 1 << 63:
-            raise UsageError(f"seed is {job.seed}. Give a number from 0 to 2**63 - 1.")
-    if not checkpoint_minutes >= 0:
-        raise UsageError(f"checkpoint_minutes is {checkpoint_minutes}. Give zero or more.")
-    if warmup is not None and warmup < 0:
-        raise UsageError(f"warmup is {warmup} steps. Give zero or more.")
-    if ema is not None and not 0 < ema < 1:
-        raise UsageError(f"ema is {ema}. Give a number between 0 and 1, such as 0.999.")
+    check_numbers(jobs, tokens, batch, checkpoint_minutes, warmup, ema)
     jobs, log = {name: job.resolved(rows) for name, job in jobs.items()}, list(log)
     check_sinks(log)
     if model is not None:
@@ -221,7 +211,7 @@ class _Run:
                 self.trainers[name].start(*job.rows(first))
             except TrainingError as error:
                 failed[name] = error
-                if len(self.jobs) == 1:
+                if len(self.names) == 1:
                     raise
         if out is not None:
             everyone.share(lambda: begin_folders(out, self.names, self.setting))
@@ -282,21 +272,24 @@ class _Run:
                 batches = self.source.batches(self.batch, start=self.step * self.batch)
                 while self.step < self.steps:
                     asking = time.monotonic()
-                    rows = next(batches)
+                    rows = next(batches) if self.trainers else {}  # all may have failed that were this team's
                     self.cost.reading += time.monotonic() - asking
                     reports = self._step(rows)
                     self.step += 1
                     self.cost.seconds = before + time.monotonic() - began
                     if self.step % every == 0 or self.step == self.steps:
                         self._note(reports, sinks)
-                    worst = max(report.fvu for report in reports.values())
+                    worst = max((report.fvu for report in reports.values()), default=math.nan)
                     meter.advance(self.batch, f"fvu {worst:.3f}")
                     if callback is not None:
                         for name, report in reports.items():
                             callback(name, report)
-                    by, late = agreed(asked.by, time.monotonic() - saved > 60 * checkpoint_minutes, self.world)
+                    late = time.monotonic() - saved > 60 * checkpoint_minutes
+                    by, late, left = agreed(asked.by, late, len(self.trainers), self.world)
                     if by is not None:
                         raise self._stopped(by)
+                    if not left:
+                        self._end_failed()
                     if late:
                         self.checkpoint()
                         saved = time.monotonic()
@@ -326,7 +319,7 @@ class _Run:
         first = self.step * self.batch
         last = first + (rows or self.batch) - 1
         what = f"Rows {first:,} to {last:,} of the source stopped the training. {error}"
-        if len(self.jobs) == 1:
+        if len(self.names) == 1:
             raise TrainingError(f"{what} {self._where(together=True)}") from error
         kept: Path | None = None
         if self.out is not None:
@@ -337,11 +330,14 @@ class _Run:
             write_failure(self.out / name, failure)
         del self.trainers[name]
         self.failures[name] = failure
-        if not self.trainers:
-            all_of = "; ".join(f"{name}: {end.reason}" for name, end in self.failures.items())
-            raise TrainingError(f"All {len(self.jobs)} dictionaries failed. {all_of}") from error
+        if not self.trainers and self.world.teams == 1:
+            self._end_failed(error)
         if self.world.team.rank == 0:
             print(f"lensing: {name} is stopped, the others go on. {what}", file=sys.stderr, flush=True)
+
+    def _end_failed(self, error: TrainingError | None = None) -> NoReturn:
+        all_of = "; ".join(f"{name}: {end.reason}" for name, end in self.failures.items())
+        raise TrainingError(f"All {len(self.names)} dictionaries failed. {all_of}") from error
 
     def _where(self, *, together: bool = False) -> str:
         try:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lensing.data.rows import Rows, TensorRows
 from lensing.dictionary.base import Dictionary
-from lensing.dist import refuse_many
+from lensing.dist import join_world
 from lensing.files import check_writable, finite, write_json
 from lensing.model.run import Model
 from lensing.training.folder import Failure, SomeFailed
@@ -98,6 +98,8 @@ def sweep(
     log: Iterable[str] = (),
     model: Model | None = None,
     loss_tokens: int = LOSS_TOKENS,
+    tp: int = 1,
+    teams: int = 1,
 ) -> SweepReport:
     """Train every combination of a grid from one reader, each exactly as if it were trained alone.
 
@@ -112,7 +114,6 @@ def sweep(
 
     Raises: TrainingError: every member failed. Interrupted: as `ln.train`. UsageError: a grid that cannot be.
     """
-    refuse_many("A sweep")
     if isinstance(grid, Mapping) and all(isinstance(job, Job) for job in grid.values()) and grid:
         jobs: dict[str, Job] = dict(grid)
     else:
@@ -122,20 +123,25 @@ def sweep(
     if out is not None:
         check_writable(out)
     failures: dict[str, Failure] = {}
+    failed: SomeFailed | None = None
     try:
         made = train_many(
             rows, jobs, tokens=tokens, batch=batch, warmup=warmup, ema=ema, products=products, device=device,
             out=out, checkpoint_minutes=checkpoint_minutes, resume=resume, quiet=quiet, held_out_rows=held_out_rows,
-            dtype=dtype, log=log, model=model, loss_tokens=loss_tokens,
+            dtype=dtype, log=log, model=model, loss_tokens=loss_tokens, tp=tp, teams=teams,
         )  # fmt: skip
     except SomeFailed as error:
         made, failures = error.dictionaries, error.failures
-        if not made:
-            raise
-    members = tuple(
-        Member(name, job, made[name].report if name in made else None, failures.get(name)) for name, job in jobs.items()
-    )
+        failed = error
+    everyone = join_world(tp=tp, teams=teams).everyone
+    reports: dict[str, TrainReport] = {}
+    for theirs, ends in everyone.collect(({name: d.report for name, d in made.items()}, failures)):
+        reports.update(theirs)
+        failures = {**failures, **ends}
+    if failed is not None and not reports:
+        raise failed
+    members = tuple(Member(name, job, reports.get(name), failures.get(name)) for name, job in jobs.items())
     report = SweepReport(members, made, str(out) if out is not None else None)
     if out is not None:
-        write_json(Path(out) / SWEEP, report.to_json())
+        everyone.share(lambda: write_json(Path(out) / SWEEP, report.to_json()))
     return report

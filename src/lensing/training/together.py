@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,26 @@ from lensing.training.folder import is_finished, prepare_folder, refuse_finished
 from lensing.training.job import Job
 from lensing.training.split import cut_keys, gather_state
 from lensing.training.step import Trainer
+
+
+def check_numbers(
+    jobs: Mapping[str, Job], tokens: int | None, batch: int, checkpoint_minutes: float, warmup: int | None,
+    ema: float | None,
+) -> None:  # fmt: skip
+    """Raise UsageError where a number that was asked for cannot be."""
+    if batch < 1 or (tokens is not None and tokens < 1):
+        raise UsageError(f"Cannot train on {tokens} rows in batches of {batch}. Give positive numbers.")
+    for job in jobs.values():
+        if job.lr is not None and not 0 < job.lr < math.inf:
+            raise UsageError(f"lr is {job.lr}. Give a positive number, or none for the architecture's own.")
+        if not 0 <= job.seed < 1 << 63:
+            raise UsageError(f"seed is {job.seed}. Give a number from 0 to 2**63 - 1.")
+    if not checkpoint_minutes >= 0:
+        raise UsageError(f"checkpoint_minutes is {checkpoint_minutes}. Give zero or more.")
+    if warmup is not None and warmup < 0:
+        raise UsageError(f"warmup is {warmup} steps. Give zero or more.")
+    if ema is not None and not 0 < ema < 1:
+        raise UsageError(f"ema is {ema}. Give a number between 0 and 1, such as 0.999.")
 
 
 def check_jobs(jobs: Mapping[str, Job], world: World) -> None:
@@ -68,14 +89,15 @@ def find_checkpoint(out: Path | None, world: World) -> tuple[Path, dict[str, Any
     return found
 
 
-def agreed(by: str | None, late: bool, world: World) -> tuple[str | None, bool]:
-    """The signal that stops all after the same step, whoever got it; and whether the first process wants to save."""
+def agreed(by: str | None, late: bool, left: int, world: World) -> tuple[str | None, bool, bool]:
+    """The signal that stops all after the same step, whoever got it; whether the first process wants to save; and
+    whether any of them has a dictionary `left` to train."""
     everyone = world.everyone
     if everyone.size == 1:
-        return by, late
+        return by, late, left > 0
     number = 0 if by is None else ASK.index(by) + 1
-    number, save = map(int, everyone.largest([number, late and world.is_main]))
-    return ASK[number - 1] if number else None, bool(save)
+    number, save, left = map(int, everyone.largest([number, late and world.is_main, left]))
+    return ASK[number - 1] if number else None, bool(save), left > 0
 
 
 class Saver:
