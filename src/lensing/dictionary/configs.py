@@ -235,8 +235,8 @@ class JumpReLU(_Penalised):
 
     @property
     def recipe(self) -> Recipe:  # type: ignore[override]
-        """Gemma Scope's, with momentum, clipping and a rate that falls at the end, which Gemma Scope's has not: in runs of
-        thousands of steps they take a quarter off the FVU. With the tanh penalty that of Conerly et al. 2025."""
+        """Gemma Scope's, but with momentum, clipping and a rate that falls at the end: in runs of thousands of steps
+        they take a quarter off the FVU. With the tanh penalty that of Conerly et al. 2025."""
         if self.penalty == "tanh":
             return Recipe(scale="norm", share=False, lr=2e-4, unit_rows=False, rows=0.1)
         return Recipe(scale="unit", share=False, lr=7e-5, warmup_from=0.1)
