@@ -388,8 +388,11 @@ def main() -> int:
     parser.add_argument("--data", nargs="+", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--middle", action="store_true", help="of real models, the middle L0 alone")
     parser.add_argument("--out", type=Path, help="also write the tables as JSON to this file")
     options = parser.parse_args()
+    for job in JOBS.values() if options.middle else ():
+        job["targets"] = job["targets"][len(job["targets"]) // 2 :][:1]
     pythons = {
         "lensing": sys.executable, "SAELens": options.saelens, "dictionary_learning": options.dictionary_learning,
     }  # fmt: skip
