@@ -52,6 +52,48 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
         **_BASE, "ffn_dim": D_MLP, "word_embed_proj_dim": 16, "init_std": 0.4, "do_layer_norm_before": False,
     }),
     "phi": ("PhiConfig", "PhiForCausalLM", _BASE),
+    "phi3": ("Phi3Config", "Phi3ForCausalLM", _GQA),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {**_GQA, "head_dim": D_HEAD}),
+    "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", _GQA),
+    "granite": ("GraniteConfig", "GraniteForCausalLM", {
+        **_GQA, "residual_multiplier": 0.5, "embedding_multiplier": 2.0, "logits_scaling": 3.0,
+        "attention_multiplier": 0.4,
+    }),
+    "cohere": ("CohereConfig", "CohereForCausalLM", {**_GQA, "logit_scale": 0.25}),
+    "starcoder2": ("Starcoder2Config", "Starcoder2ForCausalLM", {**_GQA, "sliding_window": 8}),
+    "glm4": ("Glm4Config", "Glm4ForCausalLM", {**_GQA, "head_dim": D_HEAD}),
+    "stablelm": ("StableLmConfig", "StableLmForCausalLM", _GQA),
+    "bloom": ("BloomConfig", "BloomForCausalLM", {
+        "vocab_size": VOCAB, "hidden_size": D_MODEL, "n_layer": LAYERS, "n_head": HEADS, "bos_token_id": 1,
+        "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.4, "tie_word_embeddings": False,
+    }),
+    "falcon": ("FalconConfig", "FalconForCausalLM", {
+        **_BASE, "ffn_hidden_size": D_MLP, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True,
+    }),
+    "falcon_7b": ("FalconConfig", "FalconForCausalLM", {
+        **_BASE, "ffn_hidden_size": D_MLP, "multi_query": True, "parallel_attn": True, "bias": False,
+    }),
+    "gptj": ("GPTJConfig", "GPTJForCausalLM", {
+        "vocab_size": VOCAB, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": HEADS, "n_inner": D_MLP, "rotary_dim": 4,
+        "n_positions": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.4,
+        "tie_word_embeddings": False,
+    }),
+    "gpt_neo": ("GPTNeoConfig", "GPTNeoForCausalLM", {
+        **{k: v for k, v in _BASE.items() if k not in ("num_attention_heads", "num_hidden_layers")},
+        "num_layers": LAYERS, "num_heads": HEADS, "attention_types": [[["global", "local", "global"], 1]],
+        "window_size": 8,
+    }),
+    "mpt": ("MptConfig", "MptForCausalLM", {
+        "vocab_size": VOCAB, "d_model": D_MODEL, "n_layers": LAYERS, "n_heads": HEADS, "expansion_ratio": 2,
+        "max_seq_len": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.4,
+    }),
+    "mixtral": ("MixtralConfig", "MixtralForCausalLM", {**_GQA, "num_local_experts": 4}),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", {
+        **_GQA, "head_dim": D_HEAD, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": D_MLP,
+    }),
+    "gpt_oss": ("GptOssConfig", "GptOssForCausalLM", {
+        **_GQA, "head_dim": D_HEAD, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8,
+    }),
 }  # fmt: skip
 
 

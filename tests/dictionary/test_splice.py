@@ -7,8 +7,9 @@ import torch
 import lensing as ln
 from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.splice import keep_only, without
-from lensing.errors import DictionaryError
+from lensing.errors import DictionaryError, SiteError, UsageError
 from lensing.measure.splice_cost import ratio_error, splice_cost, splice_costs
+from lensing.model.edit import Apply, Replace
 
 TEXT = "the reliability of the almanac is very doubtful"
 SITE = "mlp_out.1"
@@ -85,6 +86,77 @@ def test_splice_at_heads(make_model: Any) -> None:
     with model.edit(ln.splice(sae)):
         _, edited = model.run_with_cache(TEXT, sites=[z])
     assert torch.allclose(edited[z][0, 1:].flatten(1), sae.reconstruct(clean[z][0, 1:].flatten(1)), atol=1e-5)
+
+
+PARTS = [f"{SITE}.sae.{part}" for part in ("acts", "recons", "error")]
+
+
+@pytest.mark.parametrize("keep_error", [False, True])
+def test_the_sites_inside_are_what_the_dictionary_computes(model: Any, sae: Dictionary, keep_error: bool) -> None:
+    _, clean = model.run_with_cache(TEXT, sites=SITE)
+    with model.edit(ln.splice(sae, keep_error=keep_error)):
+        plain = model.logits(TEXT)
+        logits, cache = model.run_with_cache(TEXT, sites=[*PARTS, SITE])
+    assert torch.equal(logits, plain), "looking changes nothing"
+    x = clean[SITE][:, 1:]
+    assert torch.equal(cache[PARTS[0]][:, 1:], sae.encode(x).dense().view(1, -1, sae.d_sae))
+    assert torch.allclose(cache[PARTS[1]][:, 1:], sae.reconstruct(x), atol=1e-6)
+    assert torch.allclose(cache[PARTS[1]] + cache[PARTS[2]], torch.cat([torch.zeros_like(x[:, :1]), x], 1), atol=1e-5)
+    assert not any(cache[p][:, 0].any() for p in PARTS), "BOS is not spliced"
+
+
+@pytest.mark.parametrize("keep_error", [False, True])
+def test_edits_inside_have_the_effect_of_their_directions(model: Any, sae: Dictionary, keep_error: bool) -> None:
+    def louder(acts: torch.Tensor) -> torch.Tensor:
+        new = acts.clone()
+        new[:, 3, 7] += 2.0
+        return new
+
+    base = ln.splice(sae, keep_error=keep_error)
+    with model.edit(base):
+        _, before = model.run_with_cache(TEXT, sites=[*PARTS, SITE])
+    with model.edit(base, Apply(PARTS[0], louder)):
+        _, after = model.run_with_cache(TEXT, sites=[*PARTS, SITE])
+    change = torch.zeros_like(before[SITE])
+    change[:, 3] = 2.0 * sae.W_dec[7]
+    assert torch.allclose(after[SITE] - before[SITE], change, atol=1e-5)
+    assert float(after[PARTS[0]][0, 3, 7] - before[PARTS[0]][0, 3, 7]) == pytest.approx(2.0)
+    with model.edit(base, Replace(PARTS[1], torch.ones(model.d_model), include_special=False)):
+        _, ones = model.run_with_cache(TEXT, sites=SITE)
+    want = 1.0 + (before[PARTS[2]] if keep_error else 0.0)
+    assert torch.allclose(ones[SITE][:, 1:], (want + torch.zeros_like(ones[SITE]))[:, 1:], atol=1e-5)
+    silent = Replace(PARTS[2], torch.zeros(model.d_model))
+    if keep_error:
+        with model.edit(base, silent):
+            _, no_error = model.run_with_cache(TEXT, sites=SITE)
+        assert torch.allclose(no_error[SITE][:, 1:], before[PARTS[1]][:, 1:], atol=1e-5)
+    else:
+        with pytest.raises(UsageError, match="Splice with keep_error=True"), model.edit(base, silent):
+            model.logits(TEXT)
+
+
+def test_two_dictionaries_at_once_give_each_node_its_effect(model: Any, sae: Dictionary) -> None:
+    """With the error kept, a gradient at a node is the plain run's in the direction that the node writes."""
+    later = new_dictionary(ln.TopK(width=80, k=6), model.d_model, seed=1).requires_grad_(False)
+    later.site = "resid_post.1"
+    names = [f"{SITE}.sae.acts", f"{SITE}.sae.error", "resid_post.1.sae.acts", "resid_post.1.sae.error"]
+    with model.edit(ln.splice(sae, keep_error=True), ln.splice(later, keep_error=True)):
+        logits, cache = model.run_with_cache(TEXT, sites=names, grad=True)
+        grads = torch.autograd.grad(logits[0, -1, 9], [cache[n] for n in names])
+    plain, clean = model.run_with_cache(TEXT, sites=[SITE, "resid_post.1"], grad=True)
+    assert torch.equal(plain, logits)
+    wanted = torch.autograd.grad(plain[0, -1, 9], [clean[SITE], clean["resid_post.1"]])
+    for acts, error, want, dictionary in ((grads[0], grads[1], wanted[0], sae), (grads[2], grads[3], wanted[1], later)):
+        assert torch.allclose(error[:, 1:], want[:, 1:], atol=1e-5, rtol=1e-4)
+        active = cache[f"{dictionary.site}.sae.acts"][:, 1:] > 0
+        expected = (want @ dictionary.W_dec.T)[:, 1:]
+        assert torch.allclose(acts[:, 1:][active], expected[active], atol=1e-4, rtol=1e-3)
+        assert active.sum() > 10
+
+
+def test_parts_without_a_dictionary_are_refused(model: Any) -> None:
+    with pytest.raises(SiteError, match=r"no dictionary is spliced in at mlp_out.1"):
+        model.run_with_cache(TEXT, sites=PARTS[0])
 
 
 def test_a_splice_needs_a_site(sae: Dictionary) -> None:

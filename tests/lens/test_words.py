@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lensing.lens.words import direct_words, speaks_in_stream
+from lensing.model.norms import describe
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
@@ -27,7 +28,9 @@ def test_an_odd_width_has_a_gain_too(make_model):
         norm.weight.data = torch.linspace(-1, 2, 7)
         model = SimpleNamespace(
             d_model=7, device=torch.device("cpu"), dtype=torch.float32, W_U=torch.eye(7),
-            adapter=SimpleNamespace(final_norm=norm, project_out=None),
+            adapter=SimpleNamespace(
+                final_norm=norm, project_out=None, norm=lambda m: describe(m, 7, torch.zeros(1)),
+            ),
         )  # fmt: skip
         d = torch.arange(7.0)[None] ** 2
         inner = (d - d.mean() if isinstance(norm, torch.nn.LayerNorm) else d) * norm.weight

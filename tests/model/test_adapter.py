@@ -1,21 +1,32 @@
 """The sites of every family against the plain Hugging Face model and against its own arithmetic."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from conftest import D_HEAD, D_MLP, D_MODEL, FAMILIES, HEADS, LAYERS, VOCAB
 
 from lensing.errors import ModelError, SiteError, UnknownNameError
+from lensing.model.attention import eager
 from lensing.model.edit import Replace
 from lensing.model.run import Model
 
 IDS = [1, 4, 5, 6, 7, 8, 9, 12, 20, 21, 22, 23]
-SEQUENTIAL = [f for f in FAMILIES if f not in ("gpt_neox", "phi", "opt_post_norm")]
+PARALLEL = ["gpt_neox", "phi", "gptj", "cohere", "falcon", "falcon_7b"]
+SEQUENTIAL = [f for f in FAMILIES if f not in (*PARALLEL, "opt_post_norm")]
+EXPERTS = ("mixtral", "qwen3_moe", "gpt_oss")
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
-def plain(model, ids=IDS):
-    with torch.no_grad():
+def plain(model, ids=IDS, written_out=False):
+    """The Hugging Face model as it is, or with its attention written out, as it is where patterns are captured."""
+    with torch.no_grad(), eager(model.adapter.config) if written_out else nullcontext():
         return model.hf(input_ids=torch.tensor([ids]), output_hidden_states=True)
+
+
+def quick(model):
+    """The sites for which attention runs as it likes."""
+    return [s for s in model.sites() if not s.startswith(("attn_scores", "attn_pattern"))]
 
 
 def run(model, sites):
@@ -25,11 +36,14 @@ def run(model, sites):
 @families
 def test_logits_are_bit_identical_to_plain_hugging_face(make_model, family):
     model = make_model(family)
-    expected = plain(model).logits
-    logits, cache = run(model, model.sites())
-    assert torch.equal(logits, expected)
-    assert torch.equal(cache["logits"], expected)
-    assert len(cache) == len(model.sites()) > 10 * LAYERS
+    for sites, written_out in ((quick(model), False), (model.sites(), True)):
+        expected = plain(model, written_out=written_out).logits
+        logits, cache = run(model, sites)
+        assert torch.equal(logits, expected)
+        assert torch.equal(cache["logits"], expected)
+        assert len(cache) == len(sites) > 10 * LAYERS
+        assert all(list(cache[s].shape) == list(model.shape(s, 1, len(IDS))) for s in sites)
+    assert torch.equal(model.logits(IDS), plain(model).logits)
 
 
 @families
@@ -65,7 +79,7 @@ def test_contributions_add_up_to_the_stream(make_model, family):
     torch.testing.assert_close(total, cache["resid_post", LAYERS - 1])
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "phi"])
+@pytest.mark.parametrize("family", PARALLEL)
 def test_parallel_blocks_add_up_and_have_no_middle(make_model, family):
     model = make_model(family)
     _, cache = run(model, ["resid_pre.*", "attn_out.*", "mlp_out.*", "resid_post.*"])
@@ -86,7 +100,7 @@ def test_a_stream_that_is_normed_after_adding_is_refused_with_a_sentence(make_mo
     assert run(model, "mlp_out_raw.0")[1]["mlp_out_raw.0"].shape == (1, len(IDS), D_MODEL)
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "olmo2"])
 def test_raw_outputs_become_contributions_through_the_post_norms(make_model, family):
     model = make_model(family)
     _, cache = run(model, "*")
@@ -111,40 +125,47 @@ def test_inner_sites_recompute_the_outer_ones(make_model, family):
     model = make_model(family)
     _, cache = run(model, "*")
     for layer, block in enumerate(model.adapter.blocks):
-        assert cache["mlp_post", layer].shape == (1, len(IDS), D_MLP)
+        # where the stream is added inside the module, its projection's output is what is added
+        raw = "" if family == "bloom" else "_raw"
         assert cache["attn_z", layer].shape == (1, len(IDS), HEADS, D_HEAD)
-        torch.testing.assert_close(block.linears["down"](cache["mlp_post", layer]), cache["mlp_out_raw", layer])
         heads = block.linears["o"](cache["attn_z", layer].flatten(2))
-        torch.testing.assert_close(heads, cache["attn_out_raw", layer])
-        torch.testing.assert_close(block.linears["up"](cache["mlp_in", layer]), cache["mlp_pre", layer])
-        gate = block.act(cache["mlp_pre", layer])
-        up = getattr(block.mlp, "up_proj", None)
-        neurons = gate if up is None else gate * up(cache["mlp_in", layer])
+        torch.testing.assert_close(heads, cache[f"attn_out{raw}", layer], rtol=1e-5, atol=1e-5)
+        if family in EXPERTS:
+            continue
+        raw = "" if family in ("bloom", "mpt") else "_raw"
+        assert cache["mlp_post", layer].shape == (1, len(IDS), model.d_mlp)
+        down = block.linears["down"](cache["mlp_post", layer])
+        torch.testing.assert_close(down, cache[f"mlp_out{raw}", layer], rtol=1e-5, atol=1e-5)
+        neurons = block.act(cache["mlp_pre", layer])
+        if "mlp_up.0" in cache:
+            neurons = neurons * cache["mlp_up", layer]
+            gate, up = _gate_and_up(block, cache["mlp_in", layer])
+            torch.testing.assert_close(up, cache["mlp_up", layer])
+            torch.testing.assert_close(gate, cache["mlp_pre", layer])
         torch.testing.assert_close(neurons, cache["mlp_post", layer])
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "opt", "phi"])
-def test_queries_keys_and_values_by_head(make_model, family):
-    model = make_model(family)
-    _, cache = run(model, "attn_{q,k,v}.1")
-    kv = getattr(model.adapter.config, "num_key_value_heads", None) or HEADS
-    assert cache["attn_q.1"].shape == (1, len(IDS), HEADS, D_HEAD)
-    assert cache["attn_k.1"].shape == cache["attn_v.1"].shape == (1, len(IDS), kv, D_HEAD)
+def _gate_and_up(block, x):
+    if hasattr(block.mlp, "gate_up_proj"):
+        return block.mlp.gate_up_proj(x).chunk(2, -1)
+    return block.mlp.gate_proj(x), block.mlp.up_proj(x)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
-def test_fused_queries_are_refused_with_a_sentence(make_model, family):
-    with pytest.raises(SiteError, match="has no separate projection for queries, keys and values"):
-        run(make_model(family), "attn_q.0")
+@pytest.mark.parametrize("family", EXPERTS)
+def test_neurons_of_experts_are_refused_with_a_sentence(make_model, family):
+    with pytest.raises(SiteError, match=r"as with experts"):
+        run(make_model(family), "mlp_post.0")
 
 
 @families
 def test_writing_back_a_captured_value_changes_nothing(make_model, family):
     model = make_model(family)
-    logits, cache = run(model, "*")
-    for site in cache:
-        with model.edit(Replace(site, cache[site])):
-            assert torch.equal(model.logits(IDS), logits), site
+    for sites, written_out in ((quick(model), False), (model.sites(), True)):
+        expected = plain(model, written_out=written_out).logits
+        _, cache = run(model, sites)
+        for site in cache if not written_out else set(sites) - set(quick(model)):
+            with model.edit(Replace(site, cache[site])):
+                assert torch.equal(model.logits(IDS), expected), site
 
 
 @families
@@ -152,12 +173,14 @@ def test_an_edit_reaches_the_logits_from_every_site(make_model, family):
     model = make_model(family)
     logits, cache = run(model, "*")
     bias_only = {f"attn_{x}.{LAYERS - 1}" for x in "qk"}  # attention may not care; the rest must
-    for site in cache:
-        if site not in bias_only:
-            with model.edit(Replace(site, torch.zeros(cache[site].shape[2:]))):
-                changed, edited = model.run_with_cache(IDS, sites=site)
-            assert not torch.allclose(changed, logits), site
-            assert not edited[site].any(), site
+    for site in set(cache) - bias_only:
+        by_query = site.startswith(("attn_scores", "attn_pattern"))
+        shape = cache[site][:, :, 0].shape[1:] if by_query else cache[site].shape[2:]
+        value = torch.full(shape, 3.0 if site.startswith("norm_scale") else 0.0)
+        with model.edit(Replace(site, value)):
+            changed, edited = model.run_with_cache(IDS, sites=site)
+        assert not torch.allclose(changed, logits), site
+        assert bool((edited[site] == value.flatten()[0]).all()), site
 
 
 def test_an_edit_of_the_middle_reaches_both_readers(make_model):
@@ -196,8 +219,9 @@ def test_modules_by_path(make_model):
 def test_sizes(make_model, family):
     model = make_model(family)
     assert (model.n_layers, model.d_model, model.n_heads) == (LAYERS, D_MODEL, HEADS)
-    assert (model.d_head, model.d_mlp, model.d_vocab) == (D_HEAD, D_MLP, VOCAB)
-    _, cache = run(model, "*")
+    d_mlp = {"bloom": 4 * D_MODEL, "mpt": 4 * D_MODEL}.get(family, D_MLP)
+    assert (model.d_head, model.d_mlp, model.d_vocab) == (D_HEAD, d_mlp, VOCAB)
+    _, cache = run(model, quick(model))
     for site, value in cache.items():
         assert model.width(site) == value.shape[-1], site
     assert torch.equal(model.W_U, model.hf.get_output_embeddings().weight.T)

@@ -165,8 +165,8 @@ def test_bad_requests(model):
     ):
         model.generate(TEXT, max_new_tokens=99)
     assert model.generate(TEXT, max_new_tokens=CONTEXT - 7, stop_ids=()).ids.shape[1] == CONTEXT - 7
-    with pytest.raises(PromptError, match=r"Prompts of \[4, 8\] tokens cannot be continued together"):
-        model.generate([TEXT, "a bird sang"])
+    with pytest.raises(PromptError, match=r"Prompts padded on the right cannot be continued"):
+        model.generate(model.encode([TEXT, "a bird sang"]))
     with pytest.raises(UsageError, match="0 new tokens cannot be generated"):
         model.generate(TEXT, max_new_tokens=0)
     for temperature in (-1.0, float("nan")):

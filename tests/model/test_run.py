@@ -7,8 +7,8 @@ import torch
 from conftest import CONTEXT, D_MODEL, LAYERS, VOCAB
 
 from lensing.errors import UnknownNameError, UsageError
+from lensing.model.cache import Cache
 from lensing.model.edit import Add, Apply
-from lensing.model.run import Cache
 
 TEXT = "the reliability of the almanac is very"
 

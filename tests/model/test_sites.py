@@ -2,7 +2,7 @@
 
 import pytest
 
-from lensing.errors import SiteError, UnknownNameError
+from lensing.errors import UnknownNameError
 from lensing.model.sites import KINDS, Site, all_sites, expand, parse
 
 
@@ -79,9 +79,39 @@ def test_unknown_names_offer_the_nearest(given, message):
     assert caught.value.exit_code == 2
 
 
-def test_names_that_hooks_cannot_give_are_refused_with_a_sentence():
-    with pytest.raises(SiteError, match=r"'attn_pattern.1' is not given by module hooks"):
-        parse("attn_pattern.1", 4)
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("blocks.1.attn.hook_pattern", "attn_pattern.1"),
+        ("attn_probs.1", "attn_pattern.1"),
+        ("blocks.1.attn.hook_attn_scores", "attn_scores.1"),
+        ("blocks.2.ln1.hook_scale", "norm_scale_attn.2"),
+        ("blocks.2.ln2_post.hook_scale", "norm_scale_mlp_post.2"),
+        ("ln_final.hook_scale", "norm_scale_final"),
+        ("blocks.0.mlp.hook_pre_linear", "mlp_up.0"),
+        ("mlp_act.3", "mlp_post.3"),
+        ("value.0", "attn_v.0"),
+        ("embeddings", "embed"),
+        ("resid_post.2.sae.acts", "resid_post.2.sae.acts"),
+        ("blocks.2.hook_resid_post.sae.hook_sae_acts_post", "resid_post.2.sae.acts"),
+        ("blocks.2.hook_mlp_out.sae.hook_sae_error", "mlp_out.2.sae.error"),
+    ],
+)
+def test_names_of_peers_for_what_lies_inside(given, meant):
+    site = parse(given, 4)
+    assert site.name == meant
+    assert site == parse(site.name, 4)
+
+
+def test_parts_of_a_dictionary():
+    site = parse("resid_post.2.sae.acts", 4)
+    assert (site.part, site.whole.name) == ("acts", "resid_post.2")
+    assert names(expand("resid_post.{0,1}.sae.error", all_sites(3), 3)) == [
+        "resid_post.0.sae.error",
+        "resid_post.1.sae.error",
+    ]
+    with pytest.raises(UnknownNameError, match=r"There is no part of a dictionary named 'act'. Did you mean 'acts'"):
+        parse("resid_post.2.sae.act", 4)
 
 
 def test_the_table_describes_every_kind():

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lensing.errors import UsageError
-from lensing.model.run import Cache, Model
+from lensing.model.cache import Cache
+from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
 
 

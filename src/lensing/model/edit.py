@@ -16,17 +16,30 @@ from lensing.errors import UsageError
 if TYPE_CHECKING:
     from lensing.model.sites import Site
 
-At = Literal["all", "prompt", "generated"] | slice | int
+At = Literal["all", "prompt", "generated"] | slice | int | Tensor
 
 
 @dataclass(frozen=True)
 class EditContext:
-    """Where the chunk of tokens being computed stands; under the KV cache a chunk is one new token a row."""
+    """Where the chunk of tokens being computed stands; under the KV cache a chunk is one new token a row.
+
+    `positions` are columns of the padded batch; `offsets` says how many of them are padding before each row's first
+    token. Positions lie on axis `pos_axis` of what an edit sees (2 for scores and patterns). `parts` is how a
+    dictionary offers its inner values; it is None where nobody asked for them.
+    """
 
     positions: Int[Tensor, " pos"]
     prompt_length: int
     lengths: Int[Tensor, " batch"]
     special: Bool[Tensor, "batch pos"]
+    offsets: Int[Tensor, " batch"] | None = None
+    pos_axis: int = 1
+    parts: Callable[[str], Callable[[Tensor], Tensor] | None] | None = None
+
+    def offer(self, part: str, value: Callable[[], Tensor]) -> Tensor | None:
+        """Return a dictionary's inner value as edited; None, and `value` not computed, where nobody asked for it."""
+        visit = self.parts(part) if self.parts is not None else None
+        return None if visit is None else visit(value())
 
     @property
     def batch(self) -> int:
@@ -37,15 +50,21 @@ class EditContext:
 def where(ctx: EditContext, at: At = "all", include_special: bool = False) -> Bool[Tensor, "batch pos"]:
     """Return which positions of the chunk `at` means, leaving out BOS and padding unless `include_special`.
 
-    Positions count from 0 over prompt and continuation; negative ones count back from the end of each row's prompt.
+    Positions count from 0 over each row's prompt and continuation; negative ones count back from the end of each row's
+    prompt. A tensor of booleans, `[pos]` or `[batch, pos]`, marks positions of the padded prompt.
     """
     positions = ctx.positions[None, :].expand(ctx.batch, -1)
+    if isinstance(at, Tensor):
+        return _marked(at, ctx) if include_special else _marked(at, ctx) & ~ctx.special
+    in_prompt = positions < ctx.prompt_length
+    if ctx.offsets is not None:
+        positions = positions - ctx.offsets[:, None]
     if at == "all":
         chosen = torch.ones_like(ctx.special)
     elif at == "prompt":
-        chosen = positions < ctx.prompt_length
+        chosen = in_prompt
     elif at == "generated":
-        chosen = positions >= ctx.prompt_length
+        chosen = ~in_prompt
     elif isinstance(at, int) and not isinstance(at, bool):
         chosen = positions == _from_end(at, ctx)
     elif isinstance(at, slice):
@@ -58,8 +77,22 @@ def where(ctx: EditContext, at: At = "all", include_special: bool = False) -> Bo
                 raise UsageError(f"A slice of positions cannot have the step {at.step}. Give a step of 1 or more.")
             chosen = chosen & ((positions - first) % at.step == 0)
     else:
-        raise UsageError(f"There are no positions {at!r}. Give 'all', 'prompt', 'generated', a slice or a number.")
+        raise UsageError(
+            f"There are no positions {at!r}. Give 'all', 'prompt', 'generated', a slice, a number or a mask."
+        )
     return chosen if include_special else chosen & ~ctx.special
+
+
+def _marked(mask: Tensor, ctx: EditContext) -> Bool[Tensor, "batch pos"]:
+    """The part of a mask over the prompt that stands in this chunk; what was generated is not marked."""
+    mask = torch.atleast_2d(mask).to(ctx.special.device)
+    if mask.dtype != torch.bool or mask.shape[1] != ctx.prompt_length or mask.shape[0] not in (1, ctx.batch):
+        raise UsageError(
+            f"A mask of {mask.dtype} and shape {list(mask.shape)} does not mark positions. Give booleans of shape "
+            f"{[ctx.batch, ctx.prompt_length]}."
+        )
+    inside = ctx.positions < mask.shape[1]
+    return (mask[:, ctx.positions.clamp(max=mask.shape[1] - 1)] & inside).expand(ctx.batch, -1)
 
 
 def _from_end(position: int, ctx: EditContext) -> Int[Tensor, "batch 1"]:
@@ -71,6 +104,8 @@ class Edit(ABC):
     """One change at one site (or pattern of sites); `apply` is called once for every chunk of the forward pass."""
 
     site: str | tuple[str, int] | Site
+    has_parts = False  # whether it offers `.sae.acts` and the like
+    may_break = False  # whether what it writes is somebody's own code and may be NaN
 
     @abstractmethod
     def apply(self, h: Float[Tensor, "batch pos ..."], at: EditContext) -> Float[Tensor, "batch pos ..."]:
@@ -87,17 +122,17 @@ class Replace(Edit):
 
     def apply(self, h: Float[Tensor, "batch pos ..."], at: EditContext) -> Float[Tensor, "batch pos ..."]:
         chosen = where(at, self.at, self.include_special)
-        value = self.value.to(h)
+        value, axis = self.value.to(h), at.pos_axis
         if value.dim() == h.dim():
-            inside = at.positions < value.shape[1]  # tokens beyond the stored value keep what they have
-            value = value[:, at.positions.clamp(max=value.shape[1] - 1)]
+            inside = at.positions < value.shape[axis]  # tokens beyond the stored value keep what they have
+            value = value.index_select(axis, at.positions.clamp(max=value.shape[axis] - 1))
             chosen = chosen & inside[None, :]
         else:
-            value = _broadcast(value, h)
+            value = _broadcast(value, h, axis)
         try:
-            return torch.where(_like(chosen, h), value, h)
+            return torch.where(like(chosen, h, axis), value, h)
         except RuntimeError as error:
-            raise _shape_error(self.value, h) from error
+            raise _shape_error(self.value, h, at.pos_axis) from error
 
 
 class Add(Edit):
@@ -111,13 +146,19 @@ class Add(Edit):
     def apply(self, h: Float[Tensor, "batch pos ..."], at: EditContext) -> Float[Tensor, "batch pos ..."]:
         chosen = where(at, self.at, self.include_special)
         try:
-            return torch.where(_like(chosen, h), h + _broadcast(self.vector.to(h), h), h)
+            added = h + _broadcast(self.vector.to(h), h, at.pos_axis)
+            return torch.where(like(chosen, h, at.pos_axis), added, h)
         except RuntimeError as error:
-            raise _shape_error(self.vector, h) from error
+            raise _shape_error(self.vector, h, at.pos_axis) from error
 
 
 class Apply(Edit):
-    """Apply any function of the tensor at the site; it sees `[batch, pos, ...]` and returns the same shape."""
+    """Apply any function of the tensor at the site, `[batch, pos, ...]` or, of scores and patterns, by head.
+
+    What it returns must have the same shape and lie on the same device.
+    """
+
+    may_break = True
 
     def __init__(self, site: str | tuple[str, int] | Site, function: Callable[[Tensor], Tensor]) -> None:
         self.site, self.function = site, function
@@ -126,22 +167,25 @@ class Apply(Edit):
         return self.function(h)
 
 
-def _like(chosen: Bool[Tensor, "batch pos"], h: Tensor) -> Bool[Tensor, "batch pos ..."]:
-    return chosen.reshape(*chosen.shape, *[1] * (h.dim() - 2))
+def like(chosen: Bool[Tensor, "batch pos"], h: Tensor, axis: int = 1) -> Tensor:
+    """A mask of positions with the missing axes of `h`, whose positions lie on `axis`."""
+    shape = [1] * h.dim()
+    shape[0], shape[axis] = chosen.shape
+    return chosen.reshape(shape)
 
 
-def _broadcast(vector: Tensor, h: Tensor) -> Tensor:
-    """Give `[...]` or `[batch, ...]` the missing axes of `[batch, pos, ...]`."""
-    feature = h.dim() - 2
-    if vector.dim() == feature and vector.shape == h.shape[2:]:
-        return vector
-    if vector.dim() == feature + 1 and vector.shape[0] in (1, h.shape[0]) and vector.shape[1:] == h.shape[2:]:
-        return vector.unsqueeze(1)
-    raise _shape_error(vector, h)
+def _broadcast(vector: Tensor, h: Tensor, axis: int) -> Tensor:
+    """Give `[...]` or `[batch, ...]` the missing axes of `h`: that of positions, and that of rows."""
+    rest = [size for i, size in enumerate(h.shape) if i not in (0, axis)]
+    if list(vector.shape) == rest:
+        return vector.unsqueeze(axis - 1)
+    if vector.dim() == len(rest) + 1 and vector.shape[0] in (1, h.shape[0]) and list(vector.shape[1:]) == rest:
+        return vector.unsqueeze(axis)
+    raise _shape_error(vector, h, axis)
 
 
-def _shape_error(vector: Tensor, h: Tensor) -> UsageError:
-    want, rows = list(h.shape[2:]), h.shape[0]
+def _shape_error(vector: Tensor, h: Tensor, axis: int) -> UsageError:
+    want, rows = [size for i, size in enumerate(h.shape) if i not in (0, axis)], h.shape[0]
     return UsageError(
         f"A tensor of shape {list(vector.shape)} does not fit this site. Give {want}, or {[rows, *want]} for one a row."
     )

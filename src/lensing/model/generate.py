@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from lensing.errors import PromptError, UsageError
 from lensing.model.edit import EditContext
+from lensing.model.parts import masking
 from lensing.model.taps import Taps
 from lensing.model.tokens import Prompt, Tokens
 
@@ -55,7 +57,7 @@ def generate(
     cache: bool,
 ) -> Generation:
     """See `Model.generate`."""
-    tokens = model.encode(prompt)
+    tokens = _left_padded(model, prompt)
     batch, start = tokens.ids.shape
     _check(model, tokens, max_new_tokens, temperature)
     # MPS has no float64; elsewhere the sum over a large vocabulary keeps its rare words.
@@ -64,7 +66,8 @@ def generate(
     stops = torch.tensor(sorted(set(model.eos_ids if stop_ids is None else stop_ids)), device=model.device)
     wanted = [model._place(s) for s in model.resolve_all(sites)]
     edits = model._placed_edits()
-    taps = Taps(wanted, edits)
+    taps = Taps(model.adapter, wanted, edits)
+    padded = not bool(tokens.mask.all())
     # The logits of the prompt are large and only the last are needed, unless somebody reads or edits them.
     few = "logits" not in {s.kind for s, *_ in (*wanted, *edits)}
     extra = {"logits_to_keep": 1} if few and "logits_to_keep" in inspect.signature(model.hf.forward).parameters else {}
@@ -76,11 +79,12 @@ def generate(
     kept: list[Tensor] = []
     pieces: dict[str, list[Tensor]] = {site.name: [] for site, _ in wanted}
     past = _new_past(model) if cache else None
-    with model._alone(), torch.no_grad(), taps:
+    with model.forward(taps), torch.no_grad(), taps:
         for step in range(max_new_tokens):
             positions = torch.arange(ids.shape[1] - chunk.shape[1], ids.shape[1], device=model.device)
-            taps.at = EditContext(positions, start, tokens.lengths, chunk_special)
-            output = model.hf(input_ids=chunk, past_key_values=past, use_cache=cache, **extra)
+            taps.at = EditContext(positions, start, tokens.lengths, chunk_special, tokens.offsets)
+            told = _told(model, tokens, ids.shape[1], chunk.shape[1]) if padded else {}
+            output = model.hf(input_ids=chunk, past_key_values=past, use_cache=cache, **extra, **told)
             for name, value in taps.values.items():
                 if not cache:
                     pieces[name].clear()
@@ -104,15 +108,39 @@ def generate(
     )  # fmt: skip
 
 
+def _left_padded(model: Model, prompt: Prompt | Sequence[Prompt] | Tokens) -> Tokens:
+    return prompt if isinstance(prompt, Tokens) else model.encode(prompt, padding="left")
+
+
+def _told(model: Model, tokens: Tokens, length: int, chunk: int) -> dict[str, Any]:
+    """The mask over prompt and continuation, and the chunk's positions, of rows padded on the left."""
+    mask = functional.pad(tokens.mask, (0, length - tokens.mask.shape[1]), value=True)
+    whole = masking(model.hf, Tokens(mask, mask, mask, []))
+    return {name: value[:, -chunk:] if name == "position_ids" else value for name, value in whole.items()}
+
+
+def _joined(parts: list[Tensor], by_query: bool, fill: float) -> Tensor:
+    """Chunks of one site along positions; patterns get columns for keys that a chunk did not see yet or any more."""
+    if not by_query:
+        return torch.cat(parts, 1)
+    ends = torch.tensor([p.shape[2] for p in parts]).cumsum(0).tolist()
+    return torch.cat(
+        [functional.pad(p, (end - p.shape[3], ends[-1] - end), value=fill) for p, end in zip(parts, ends, strict=True)],
+        2,
+    )
+
+
 def _check(model: Model, tokens: Tokens, max_new_tokens: int, temperature: float) -> None:
     start = tokens.ids.shape[1]
     if max_new_tokens < 1:
         raise UsageError(f"{max_new_tokens} new tokens cannot be generated. Give 1 or more.")
     if not temperature >= 0:
         raise UsageError(f"There is no temperature {temperature}. Give 0 (the likeliest token) or more.")
-    if not bool(tokens.mask.all()):
-        lengths = sorted(set(tokens.lengths.tolist()))
-        raise PromptError(f"Prompts of {lengths} tokens cannot be continued together. Give prompts of one length.")
+    if not bool(tokens.mask[:, -1].all()):
+        raise PromptError(
+            "Prompts padded on the right cannot be continued. Give the prompts themselves, or encode them with "
+            "padding='left'."
+        )
     # The last new token is never read, so it needs no position.
     if model.context is not None and start + max_new_tokens - 1 > model.context:
         raise PromptError(
@@ -156,9 +184,10 @@ def _new_past(model: Model) -> Any:
 def _texts(model: Model, tokens: Tokens, ids: Tensor, mask: Tensor) -> list[str]:
     """Decode prompt and continuation together and cut, so that the space between them is kept."""
     texts = []
-    for prompt, row, real in zip(tokens.ids.tolist(), ids.tolist(), mask.sum(1).tolist(), strict=True):
-        before, whole = model.decode(prompt), model.decode(row[: len(prompt) + real])
-        new = row[len(prompt) : len(prompt) + real]
+    start = tokens.ids.shape[1]
+    for first, row, real in zip(tokens.offsets.tolist(), ids.tolist(), mask.sum(1).tolist(), strict=True):
+        before, whole = model.decode(row[first:start]), model.decode(row[first : start + real])
+        new = row[start : start + real]
         texts.append(whole[len(before) :] if whole.startswith(before) else model.decode(new))
     return texts
 
@@ -166,10 +195,15 @@ def _texts(model: Model, tokens: Tokens, ids: Tensor, mask: Tensor) -> list[str]
 def _cache(
     model: Model, tokens: Tokens, ids: Tensor, special: Tensor, mask: Tensor, pieces: dict[str, list[Tensor]]
 ) -> Cache:
-    from lensing.model.run import Cache
+    from lensing.model.cache import Cache
 
     read = Tokens(
         ids[:, :-1], torch.cat([tokens.mask, mask[:, :-1]], 1), special[:, :-1],
-        [model.tok_str(row) for row in ids[:, :-1].tolist()],
+        [model.tok_str(row[first:]) for first, row in zip(tokens.offsets.tolist(), ids[:, :-1].tolist(), strict=True)],
     )  # fmt: skip
-    return Cache({name: torch.cat(parts, 1) for name, parts in pieces.items()}, read, model)
+    values = {}
+    for name, parts in pieces.items():
+        site = model.resolve(name)
+        lowest = torch.finfo(parts[0].dtype).min if site.kind == "attn_scores" else 0.0
+        values[name] = _joined(parts, site.by_query, lowest)
+    return Cache(values, read, model)

@@ -4,91 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from lensing.errors import ModelError, SiteError, UnknownNameError, UsageError
-from lensing.model.adapter import Adapter, Place
-from lensing.model.edit import Edit, EditContext
-from lensing.model.sites import Site, canonical, expand, parse
+from lensing.errors import ModelError, SiteError, UsageError
+from lensing.memory import refuse_too_large
+from lensing.model.adapter import Adapter
+from lensing.model.attention import eager
+from lensing.model.cache import Cache
+from lensing.model.edit import Edit, EditContext, Replace
+from lensing.model.parts import Keep, Positions, keeping, masking, without_blocks
+from lensing.model.places import Place
+from lensing.model.sites import Site, SiteName, canonical, expand, parse
 from lensing.model.taps import Stop, Taps
 from lensing.model.tokens import Coder, Prompt, Tokens
 
 if TYPE_CHECKING:
     from lensing.model.generate import Generation
 
-SiteName = str | tuple[str, int] | Site
 Sites = SiteName | Iterable[SiteName]
-
-
-@final
-class Cache(Mapping[str, Tensor]):
-    """What was captured, by site: `cache["mlp_out.2"]`, `cache["resid_post", 2]`, or a TransformerLens name.
-
-    Tensors are `[batch, pos, ...]`; `special` is True on BOS and padding, which belong in no metric.
-    """
-
-    def __init__(self, values: dict[str, Tensor], tokens: Tokens, model: Model) -> None:
-        self._values, self._tokens, self._model = values, tokens, model
-
-    def __getitem__(self, site: SiteName) -> Float[Tensor, "batch pos ..."]:
-        name = self._model.resolve(site).name
-        if name not in self._values:
-            hint = f"Captured were: {', '.join(self._values) or 'none'}; add it to sites=."
-            raise UnknownNameError("captured site", name, self._values, hint)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, site: object) -> bool:
-        try:
-            return self._model.resolve(site).name in self._values  # type: ignore[arg-type]
-        except (UsageError, TypeError):
-            return False
-
-    def get(self, site: Any, default: Any = None) -> Any:
-        """Return the tensor, or `default` where the site was not captured."""
-        try:
-            return self[site]
-        except UsageError:
-            return default
-
-    def __repr__(self) -> str:
-        return f"Cache({', '.join(f'{n}{list(v.shape)}' for n, v in self._values.items())})"
-
-    @property
-    def sites(self) -> list[str]:
-        """Names of the captured sites."""
-        return list(self._values)
-
-    @property
-    def ids(self) -> Int[Tensor, "batch pos"]:
-        """Token ids that went through the model."""
-        return self._tokens.ids
-
-    @property
-    def mask(self) -> Bool[Tensor, "batch pos"]:
-        """True on real tokens, False on padding."""
-        return self._tokens.mask
-
-    @property
-    def special(self) -> Bool[Tensor, "batch pos"]:
-        """True on BOS and padding."""
-        return self._tokens.special
-
-    @property
-    def tokens(self) -> list[list[str]]:
-        """Each row's tokens as strings to show, padding left out."""
-        return self._tokens.strings
 
 
 @final
@@ -120,7 +60,7 @@ class Model:
         self._lock = threading.RLock()
         self._local = threading.local()
         self._busy = False
-        self.adapter.verdicts()
+        self.adapter.findings  # noqa: B018  asked for now, so that damaged weights are refused here
 
     def __repr__(self) -> str:
         return (
@@ -153,12 +93,15 @@ class Model:
 
     # tokens ---------------------------------------------------------------------------------------------------------
 
-    def encode(self, prompt: Prompt | Sequence[Prompt] | Tokens, *, bos: bool | None = None) -> Tokens:
+    def encode(
+        self, prompt: Prompt | Sequence[Prompt] | Tokens, *, bos: bool | None = None,
+        padding: Literal["left", "right"] = "right",
+    ) -> Tokens:  # fmt: skip
         """Return text, ids, or a list of either, as Tokens on the model's device; PromptError says what is wrong.
 
         BOS is put in front where the model has one and it is not there yet; `bos=False` leaves the prompt as given.
         """
-        tokens = self._coder.encode(prompt, bos=bos)
+        tokens = self._coder.encode(prompt, bos=bos, padding=padding)
         if tokens.ids.device == self.device:
             return tokens
         ids, mask, special = (t.to(self.device) for t in (tokens.ids, tokens.mask, tokens.special))
@@ -194,13 +137,27 @@ class Model:
         return list(found.values())
 
     def width(self, site: SiteName) -> int:
-        """Return the size of the last axis at a site; UsageError for a module, whose output can be anything."""
+        """Return the size of the last axis at a site; UsageError where that is not known before a run."""
         kind = self._place(site)[0].kind
-        if kind == "module":
+        if kind in ("module", "attn_scores", "attn_pattern") or self.resolve(site).part == "acts":
             raise UsageError(f"The width of {site} is not known before a run. Capture it and look at its shape.")
-        if kind.startswith("attn_") and kind[5:] in ("q", "k", "v", "z"):
+        if kind.startswith("norm_scale"):
+            return 1
+        if kind in ("attn_q", "attn_k", "attn_v", "attn_z"):
             return self.d_head
-        return {"mlp_pre": self.d_mlp, "mlp_post": self.d_mlp, "logits": self.d_vocab}.get(kind, self.d_model)
+        return {"mlp_pre": self.d_mlp, "mlp_up": self.d_mlp, "mlp_post": self.d_mlp, "logits": self.d_vocab}.get(
+            kind, self.d_model
+        )
+
+    def shape(self, site: SiteName, batch: int, pos: int) -> tuple[int, ...]:
+        """Return the shape of a capture at a site for `batch` rows of `pos` tokens; as `width` for what it refuses."""
+        kind = self._place(site)[0].kind
+        if kind in ("attn_scores", "attn_pattern"):
+            return batch, self.n_heads, pos, pos
+        heads = {"attn_q": self.n_heads, "attn_z": self.n_heads, "attn_k": 0, "attn_v": 0}.get(kind)
+        if heads is not None:
+            return batch, pos, heads or self.adapter.n_kv_heads, self.d_head
+        return batch, pos, self.width(site)
 
     def _sites(self) -> list[Site]:
         if self._available is None:
@@ -210,7 +167,7 @@ class Model:
     def _place(self, site: SiteName) -> tuple[Site, Place]:
         if site not in self._known:
             resolved = self.resolve(site)
-            self._known[site] = (resolved, self.adapter.place(resolved))
+            self._known[site] = (resolved, self.adapter.place(resolved.whole))
         return self._known[site]
 
     @property
@@ -226,13 +183,19 @@ class Model:
         *,
         sites: Sites = (),
         stop: bool | int | str = "auto",
+        start: tuple[SiteName, Float[Tensor, "batch pos d_model"]] | None = None,
+        positions: Positions = None,
+        device: torch.device | str | None = None,
         grad: bool | Literal["edits"] = False,
     ) -> tuple[Float[Tensor, "batch pos vocab"] | None, Cache]:
         """Run the model and return its logits and what was captured at `sites` (names, patterns), after any edit there.
 
         `stop=True` ends the pass after the deepest captured site and `stop=2` after block 2: the logits are then None.
-        `grad=True` keeps the graph from the embedding on; weights loaded by `load_model` take no gradient. With
-        `grad="edits"` it begins where an edit brings in what asks for gradients, which spares what lies before.
+        `start=("resid_pre.5", h)` begins at block 5 with `h`, and the blocks before it are not run. Of captures only
+        `positions` (a number, some, or a slice; of padded columns) are kept, on `device` if given. `grad=True` keeps
+        the graph from the embedding on, through every capture but norm scales; weights loaded by `load_model` take no
+        gradient. With `grad="edits"` it begins where an edit or `start` brings in what asks for gradients, which spares
+        what lies before.
         """
         tokens = self.encode(prompt)
         wanted = [self._place(s) for s in self.resolve_all(sites)]
@@ -243,22 +206,69 @@ class Model:
             last = self._place(("resid_post", stop))[1]
         elif stop not in ("auto", True, False):
             raise UsageError(f"There is no stop={stop!r}. Give 'auto', True or a layer number.")
+        batch, length = tokens.ids.shape
+        first, begin = self._beginning(start, batch, length)
+        keep = keeping(positions, length, device)
+        self._refuse_if_large(wanted, batch, length, keep)
         taps = Taps(
-            wanted, self._placed_edits(), stop_early=stop is True, stop_after=last, detach=not grad,
-            grad_root=self.adapter.embedding if grad is True else None,
+            self.adapter, wanted, [*begin, *self._placed_edits()], stop_early=stop is True, stop_after=last,
+            detach=not grad, from_embedding=grad is True, keep=keep,
         )  # fmt: skip
-        positions = torch.arange(tokens.ids.shape[1], device=tokens.ids.device)
-        taps.at = EditContext(positions, tokens.ids.shape[1], tokens.lengths, tokens.special)
+        taps.at = context(tokens)
         logits = None
-        with self._alone(), torch.set_grad_enabled(bool(grad)), taps, contextlib.suppress(Stop):
-            # No attention mask: padding stands on the right, where no real token looks.
-            logits = self.hf(input_ids=tokens.ids, use_cache=False).logits
-        missing = [site.name for site, _ in wanted if site.name not in taps.values]
-        if missing and last is None:
-            raise SiteError(f"{missing[0]} was not reached in this forward pass. Choose another site.")
-        if missing:
-            raise UsageError(f"{missing[0]} lies after the stop at layer {stop}. Stop later, or leave it out.")
+        passed = without_blocks(self.adapter, first)
+        with self.forward(taps), torch.set_grad_enabled(bool(grad)), passed, taps, contextlib.suppress(Stop):
+            logits = self.hf(input_ids=tokens.ids, use_cache=False, **masking(self.hf, tokens)).logits
+        if missing := [site for site, _ in wanted if site.name not in taps.values]:
+            raise self._missing(missing[0], first, stop if last is not None else None)
         return logits, Cache({s.name: taps.values[s.name] for s, _ in wanted}, tokens, self)
+
+    def _beginning(
+        self, start: tuple[SiteName, Tensor] | None, batch: int, length: int
+    ) -> tuple[int, list[tuple[Site, Place, Edit]]]:
+        """The first block that runs, and the edit that brings in what it reads."""
+        if start is None:
+            return 0, []
+        site, place = self._place(start[0])
+        if site.kind == "resid_post" and site.layer is not None and site.layer + 1 < self.n_layers:
+            site, place = self._place(("resid_pre", site.layer + 1))
+        if site.kind != "resid_pre" or site.layer is None or site.part is not None:
+            raise UsageError(f"A run cannot start at {start[0]}. Give resid_pre of the first block that is to run.")
+        if list(start[1].shape) != [batch, length, self.d_model]:
+            raise UsageError(
+                f"A tensor of shape {list(start[1].shape)} cannot start this run. Give "
+                f"{[batch, length, self.d_model]}, a row for each token."
+            )
+        return site.layer, [(site, place, Replace(site, start[1]))]
+
+    def _refuse_if_large(self, wanted: Sequence[tuple[Site, Place]], batch: int, length: int, keep: Keep) -> None:
+        """Refuse captures that would not fit beside the model, before anything runs."""
+        index = slice(None) if keep.index is None else keep.index
+        kept = len(range(length)[index]) if isinstance(index, slice) else len(index)
+        numbers = sum(
+            math.prod(self.shape(site, batch, length)) * kept // length
+            for site, _ in wanted
+            if site.kind != "module" and site.part != "acts"
+        )
+        device = keep.device or self.device
+        room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+        refuse_too_large(
+            f"What is captured at {len(wanted)} sites of {batch} x {length} tokens",
+            numbers * torch.finfo(self.dtype).bits // 8,
+            "Capture fewer sites or positions=, or run fewer rows at a time.", room=room,
+        )  # fmt: skip
+
+    def _missing(self, site: Site, first: int, stop: Any) -> UsageError:
+        if site.part is not None:
+            return SiteError(
+                f"{site} was not reached: no dictionary is spliced in at {site.whole}. Run inside "
+                "model.edit(ln.splice(dictionary))."
+            )
+        if first and site.layer is not None and site.layer < first:
+            return UsageError(f"{site} lies before the start at block {first}. Start earlier, or leave it out.")
+        if stop is not None:
+            return UsageError(f"{site} lies after the stop at layer {stop}. Stop later, or leave it out.")
+        return SiteError(f"{site} was not reached in this forward pass. Choose another site.")
 
     def logits(
         self, prompt: Prompt | Sequence[Prompt] | Tokens, *, grad: bool | Literal["edits"] = False
@@ -270,7 +280,7 @@ class Model:
 
     def unembed(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """Return the logits of a residual stream: final norm, unembedding and cap, as the model does it at its end."""
-        if not self.adapter.head_exact():
+        if not self.adapter.head_exact:
             raise ModelError(
                 f"{type(self.hf).__name__} does something between its last block and its logits that is not known "
                 "here. Read the site 'logits' instead."
@@ -289,7 +299,7 @@ class Model:
         stop_ids: Iterable[int] | None = None,
         cache: bool = True,
     ) -> Generation:
-        """Continue a prompt, or a batch of prompts of one length, under the edits in force.
+        """Continue a prompt, or a batch of prompts (shorter ones are padded on the left), under the edits in force.
 
         Temperature 0 takes the likeliest token. A row's draws depend only on its seed: row i of an integer seed has a
         stream of its own, and a list gives each row its seed. `stop_ids=()` never stops; `cache=False` recomputes all.
@@ -318,6 +328,12 @@ class Model:
             self._local.edits = before
 
     @contextlib.contextmanager
+    def forward(self, taps: Taps) -> Iterator[None]:
+        """Hold the model for one forward pass or one generation, its attention written out where patterns are asked."""
+        with self._alone(), eager(self.adapter.config) if taps.watch_softmax else contextlib.nullcontext():
+            yield
+
+    @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the model for one forward pass, or one generation."""
         with self._lock:
@@ -331,6 +347,14 @@ class Model:
 
     def _placed_edits(self) -> list[tuple[Site, Place, Edit]]:
         return getattr(self._local, "edits", [])
+
+
+def context(tokens: Tokens) -> EditContext:
+    """Where a whole prompt stands."""
+    length = tokens.ids.shape[1]
+    return EditContext(
+        torch.arange(length, device=tokens.ids.device), length, tokens.lengths, tokens.special, tokens.offsets
+    )
 
 
 def _not_about_padding(record: logging.LogRecord) -> bool:

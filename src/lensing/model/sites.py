@@ -5,42 +5,63 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lensing.errors import SiteError, UnknownNameError, nearest
+from lensing.errors import UnknownNameError, nearest
 
 # Kind of site: what its tensor holds. Order is the order along the forward pass.
 GLOBAL_FIRST = {"embed": "what enters the first block: token embedding, scaled, with learned positions [d_model]"}
 PER_LAYER = {
     "resid_pre": "residual stream before the block [d_model]",
+    "norm_scale_attn": "what the norm before attention divides by [1]",
     "attn_q": "queries before their norm and the rotation [n_heads, d_head]",
     "attn_k": "keys before their norm and the rotation [n_kv_heads, d_head]",
     "attn_v": "values [n_kv_heads, d_head]",
+    "attn_scores": "scores before the softmax, masked [batch, n_heads, query, key]",
+    "attn_pattern": "attention patterns, after the softmax [batch, n_heads, query, key]",
     "attn_z": "heads' outputs before W_O [n_heads, d_head]",
     "attn_out_raw": "output of the attention module, before any post-norm [d_model]",
+    "norm_scale_attn_post": "what the norm after attention divides by [1]",
     "attn_out": "what attention adds to the stream, after any post-norm [d_model]",
     "resid_mid": "residual stream between attention and MLP [d_model]",
+    "norm_scale_mlp": "what the norm before the MLP divides by [1]",
     "mlp_in": "input of the MLP module, after its norm [d_model]",
     "mlp_pre": "neurons before the activation (the gate's, in a gated MLP) [d_mlp]",
+    "mlp_up": "in a gated MLP, what the activated gate is multiplied by [d_mlp]",
     "mlp_post": "neurons as the down-projection reads them [d_mlp]",
     "mlp_out_raw": "output of the MLP module, before any post-norm [d_model]",
+    "norm_scale_mlp_post": "what the norm after the MLP divides by [1]",
     "mlp_out": "what the MLP adds to the stream, after any post-norm [d_model]",
     "resid_post": "residual stream after the block [d_model]",
 }
 GLOBAL_LAST = {
+    "norm_scale_final": "what the final norm divides by [1]",
     "final_norm": "output of the final norm [d_model]",
     "logits": "the model's logits, after any cap [vocab]",
 }
 KINDS = GLOBAL_FIRST | PER_LAYER | GLOBAL_LAST
-# Names of the design that plain module hooks cannot give.
-NOT_YET = {"attn_scores", "attn_pattern", "norm_scale"}
+# Of a dictionary spliced in at a site: `resid_post.2.sae.acts`.
+PARTS = {
+    "acts": "activations of the latents [d_sae]",
+    "recons": "the dictionary's output [d_model]",
+    "error": "what the dictionary leaves out [d_model]",
+}
 
 # TransformerLens name: ours. `hook_embed` and `hook_pos_embed` are resolved by the adapter, because TransformerLens
 # means the token embedding alone where our `embed` includes learned positions.
 ALIASES = {
+    "attn.hook_attn_scores": "attn_scores", "attn.hook_pattern": "attn_pattern", "mlp.hook_pre_linear": "mlp_up",
+    "ln1.hook_scale": "norm_scale_attn", "ln2.hook_scale": "norm_scale_mlp",
+    "ln1_post.hook_scale": "norm_scale_attn_post", "ln2_post.hook_scale": "norm_scale_mlp_post",
     "hook_resid_pre": "resid_pre", "hook_resid_mid": "resid_mid", "hook_resid_post": "resid_post",
     "hook_attn_out": "attn_out", "hook_mlp_out": "mlp_out", "mlp.hook_pre": "mlp_pre", "mlp.hook_post": "mlp_post",
     "attn.hook_z": "attn_z", "attn.hook_q": "attn_q", "attn.hook_k": "attn_k", "attn.hook_v": "attn_v",
+}  # fmt: skip
+GLOBAL_ALIASES = {"ln_final.hook_scale": "norm_scale_final", "embeddings": "embed", "lm_head": "logits"}
+# interp-engine's plain names, where ours differ; its attn_out and mlp_out are the modules' raw outputs.
+PLAIN = {
+    "value": "attn_v", "attn_probs": "attn_pattern", "z": "attn_z", "attn_out_post": "attn_out",
+    "mlp_pre_linear": "mlp_up", "mlp_act": "mlp_post", "mlp_out_post": "mlp_out",
 }  # fmt: skip
 _ALIAS = re.compile(r"blocks\.([^.]+)\.(.+)")
 _MODULE = "module:"
@@ -48,21 +69,38 @@ _MODULE = "module:"
 
 @dataclass(frozen=True)
 class Site:
-    """One place in one model: a kind and a layer, or the dotted path of a module (its output)."""
+    """One place in one model: a kind and a layer, the dotted path of a module (its output), or a part of a dictionary.
+
+    `part` is "acts", "recons" or "error" of the dictionary that is spliced in at the place.
+    """
 
     kind: str
     layer: int | None = None
     path: str | None = None
+    part: str | None = None
 
     @property
     def name(self) -> str:
-        """The canonical name: `mlp_out.2`, `embed`, `module:model.layers.0.mlp`."""
-        if self.path is not None:
-            return f"{_MODULE}{self.path}"
-        return self.kind if self.layer is None else f"{self.kind}.{self.layer}"
+        """The canonical name: `mlp_out.2`, `embed`, `module:model.layers.0.mlp`, `mlp_out.2.sae.acts`."""
+        place = self.kind if self.layer is None else f"{self.kind}.{self.layer}"
+        place = place if self.path is None else f"{_MODULE}{self.path}"
+        return place if self.part is None else f"{place}.sae.{self.part}"
+
+    @property
+    def whole(self) -> Site:
+        """The site without the part."""
+        return Site(self.kind, self.layer, self.path)
+
+    @property
+    def by_query(self) -> bool:
+        """Whether its tensor is `[batch, head, query, key]`."""
+        return self.kind in ("attn_scores", "attn_pattern")
 
     def __str__(self) -> str:
         return self.name
+
+
+SiteName = str | tuple[str, int] | Site
 
 
 def all_sites(n_layers: int) -> list[Site]:
@@ -71,28 +109,35 @@ def all_sites(n_layers: int) -> list[Site]:
     return [*(Site(k) for k in GLOBAL_FIRST), *blocks, *(Site(k) for k in GLOBAL_LAST)]
 
 
-def canonical(name: str | tuple[str, int] | Site) -> str:
+def canonical(name: SiteName) -> str:
     """Return the canonical spelling of a site's name or pattern; tuples and TransformerLens names are understood."""
     if isinstance(name, Site):
         return name.name
     if isinstance(name, tuple):
         name = f"{name[0]}.{name[1]}"
-    found = _ALIAS.fullmatch(name)
+    name, dot, part = name.partition(".sae.")
+    part = {"hook_sae_acts_post": "acts", "hook_sae_recons": "recons", "hook_sae_error": "error"}.get(part, part)
+    found, (kind, _, layer) = _ALIAS.fullmatch(name), name.partition(".")
     if found and found[2] in ALIASES:
-        return f"{ALIASES[found[2]]}.{found[1]}"
-    return name
+        name = f"{ALIASES[found[2]]}.{found[1]}"
+    elif kind in PLAIN and layer:
+        name = f"{PLAIN[kind]}.{layer}"
+    return GLOBAL_ALIASES.get(name, name) + (f".sae.{part}" if dot else "")
 
 
-def parse(name: str | tuple[str, int] | Site, n_layers: int) -> Site:
+def parse(name: SiteName, n_layers: int) -> Site:
     """Return the one site named; unknown kinds and layers raise UnknownNameError with the nearest names."""
     if isinstance(name, Site):
         return name
     text = canonical(name)
+    text, dot, part = text.partition(".sae.")
+    if dot:
+        if part not in PARTS:
+            raise UnknownNameError("part of a dictionary", part, PARTS)
+        return replace(parse(text, n_layers), part=part)
     if text.startswith(_MODULE):
         return Site("module", path=text[len(_MODULE) :])
     kind, _, layer = text.partition(".")
-    if kind in NOT_YET:
-        raise SiteError(f"The site {text!r} is not given by module hooks. Choose one of {', '.join(KINDS)}.")
     if kind in PER_LAYER and re.fullmatch(r"-?\d+", layer):
         index = int(layer) + (n_layers if layer.startswith("-") else 0)
         if 0 <= index < n_layers:
@@ -104,11 +149,14 @@ def parse(name: str | tuple[str, int] | Site, n_layers: int) -> Site:
     raise _unknown(text, n_layers)
 
 
-def expand(pattern: str | tuple[str, int] | Site, available: Iterable[Site], n_layers: int) -> list[Site]:
+def expand(pattern: SiteName, available: Iterable[Site], n_layers: int) -> list[Site]:
     """Return the sites that a name or a pattern (`resid_post.*`, `mlp_out.{2,5}`) stands for, in forward order."""
     text = canonical(pattern)
     if text.startswith(_MODULE) or not re.search(r"[*?{\[]", text):
         return [parse(pattern, n_layers)]
+    place, dot, part = text.partition(".sae.")
+    if dot:
+        return [parse(f"{site}.sae.{part}", n_layers) for site in expand(place, available, n_layers)]
     globs = _braces(text)
     found = [s for s in available if any(fnmatch.fnmatchcase(s.name, g) for g in globs)]
     for glob in globs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lensing.errors import UsageError
-from lensing.model.adapter import Place, first_input, first_output
+from lensing.model.adapter import Adapter
+from lensing.model.attention import AttentionTap
 from lensing.model.edit import Edit, EditContext
+from lensing.model.parts import Keep
+from lensing.model.places import Place, first_input, first_output
 from lensing.model.sites import Site
+
+SIDES = ("in", "scores", "pattern", "scale", "out")  # a norm's scale is changed before its output is seen
 
 
 class Stop(Exception):
@@ -23,8 +29,8 @@ class _Spot:
     """All that happens at one side of one module."""
 
     def __init__(self) -> None:
-        self.edits: list[tuple[Place, Edit]] = []
-        self.captures: list[tuple[Place, str]] = []
+        self.edits: list[tuple[Site, Place, Edit]] = []
+        self.captures: list[tuple[Site, Place]] = []
         self.carries: list[int] = []
         self.stop = False
 
@@ -32,50 +38,69 @@ class _Spot:
 class Taps:
     """A context manager that attaches the hooks for these captures and edits, and takes them off whatever happens.
 
-    Set `at` before each forward pass; captured tensors lie in `values` afterwards, by site name.
+    Set `at` before each forward pass; captured tensors lie in `values` afterwards, by site name. At one spot edits
+    come in the order given, before captures.
     """
 
     def __init__(
         self,
+        adapter: Adapter,
         captures: Iterable[tuple[Site, Place]],
         edits: Sequence[tuple[Site, Place, Edit]] = (),
         *,
-        grad_root: nn.Module | None = None,
+        from_embedding: bool = False,
         stop_early: bool = False,
         stop_after: Place | None = None,
         detach: bool = True,
+        keep: Keep | None = None,
     ) -> None:
         self.values: dict[str, Tensor] = {}
         self.at: EditContext | None = None
-        self._detach, self._stop_early, self._grad_root = detach, stop_early, grad_root
+        self._detach, self._stop_early, self._keep = detach, stop_early, keep or Keep()
+        self._grad_root = adapter.embedding if from_embedding else None
         self._deltas: dict[int, Tensor] = {}
         self._spots: dict[tuple[nn.Module, str], _Spot] = {}
-        for _, place, edit in edits:
-            self._spot(place.module, place.side).edits.append((place, edit))
-            if place.carry is not None:
-                carries = self._spot(place.carry, "out").carries
+        self._inside: dict[tuple[str, str], _Spot] = {}
+        for site, place, edit in edits:
+            self._spot(site, place).edits.append((site, place, edit))
+            if place.carry is not None and site.part is None:
+                carries = self._spots.setdefault((place.carry, "out"), _Spot()).carries
                 if id(place.module) not in carries:
                     carries.append(id(place.module))
         wanted = list(captures)
         for site, place in wanted:
-            self._spot(place.module, place.side).captures.append((place, site.name))
+            self._spot(site, place).captures.append((site, place))
         if stop_after is not None:
-            self._spot(stop_after.module, stop_after.side).stop = True
+            self._spots.setdefault((stop_after.module, stop_after.side), _Spot()).stop = True
         self._n_wanted = len({site.name for site, _ in wanted})
         self._handles: list[Any] = []
 
-    def _spot(self, module: nn.Module, side: str) -> _Spot:
-        return self._spots.setdefault((module, side), _Spot())
+    @property
+    def watch_softmax(self) -> bool:
+        """Whether the model's attention must run its plain code."""
+        return any(side in ("scores", "pattern") for _, side in self._spots)
+
+    def _spot(self, site: Site, place: Place) -> _Spot:
+        if site.part is not None:
+            return self._inside.setdefault((site.whole.name, site.part), _Spot())
+        return self._spots.setdefault((place.module, place.side), _Spot())
 
     def __enter__(self) -> Self:
         try:
             if self._grad_root is not None:
                 self._handles.append(self._grad_root.register_forward_hook(_require_grad))
-            for (module, side), spot in self._spots.items():
+            softmaxes: dict[nn.Module, dict[str, _Spot]] = {}
+            for (module, side), spot in sorted(self._spots.items(), key=lambda item: SIDES.index(item[0][1])):
                 if side == "in":
                     self._handles.append(module.register_forward_pre_hook(self._in_hook(spot), with_kwargs=True))
-                else:
+                elif side == "out":
                     self._handles.append(module.register_forward_hook(self._out_hook(spot)))
+                elif side == "scale":
+                    self._handles.append(module.register_forward_hook(self._scale_hook(spot), with_kwargs=True))
+                else:
+                    softmaxes.setdefault(module, {})[side] = spot
+            for module, spots in softmaxes.items():
+                self._handles += AttentionTap(module, self._on_softmax(spots)).handles
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -88,6 +113,8 @@ class Taps:
             handle.remove()
         self._handles.clear()
         self._deltas.clear()
+
+    # hooks ----------------------------------------------------------------------------------------------------------
 
     def _in_hook(self, spot: _Spot) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -116,45 +143,101 @@ class Taps:
 
         return hook
 
+    def _scale_hook(self, spot: _Spot) -> Any:
+        norm = next(place.norm for _, place, *_ in (*spot.edits, *spot.captures))
+        assert norm is not None
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+            scale = norm.scale(first_input(args, kwargs))
+            new = self._visit(spot, scale, id(module))
+            if new is scale:
+                return None
+            bias = norm.bias.to(scale.dtype)
+            changed = ((output.to(scale.dtype) - bias) * (scale / new) + bias).to(output.dtype)
+            return torch.where((new == scale).reshape(*output.shape[:-1], 1), output, changed.reshape(output.shape))
+
+        return hook
+
+    def _on_softmax(self, spots: dict[str, _Spot]) -> Any:
+        def on_softmax(scores: Tensor, run: Any) -> Tensor:
+            if "scores" in spots:
+                scores = self._visit(spots["scores"], scores, 0)
+            pattern = run(scores)
+            return self._visit(spots["pattern"], pattern, 0) if "pattern" in spots else pattern
+
+        return on_softmax
+
+    # values ---------------------------------------------------------------------------------------------------------
+
     def _visit(self, spot: _Spot, raw: Tensor, module: int) -> Tensor:
         """Apply this spot's edits in order, then capture; return the very same tensor if nothing was edited."""
         assert self.at is not None
-        h = raw
+        h, shape = raw, tuple(self.at.special.shape)
         for source in spot.carries:
             delta = self._deltas.pop(source, None)
             if delta is not None:
                 h = h + delta.reshape(h.shape)
-        for place, edit in spot.edits:
-            seen = _see(h, place, self.at)
-            new = edit.apply(seen, self.at)
-            if not isinstance(new, Tensor) or new.shape != seen.shape:
-                got = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
-                raise UsageError(
-                    f"{type(edit).__name__} at {edit.site} returned {got} where {list(seen.shape)} went in. "
-                    "Return a tensor of the same shape."
-                )
+        for site, place, edit in spot.edits:
+            seen = place.see(h, shape)
+            new = self._edited(site, edit, seen)
             if new is seen:
                 continue
-            changed = new.to(h.dtype).reshape(h.shape)
+            changed = place.write(h, seen, new)
             if place.carry is not None:
                 delta = changed - h
                 self._deltas[module] = self._deltas[module] + delta if module in self._deltas else delta
             h = changed
-        for place, name in spot.captures:
-            value = _see(h, place, self.at)
-            self.values[name] = value.detach() if self._detach else value
+        for site, place in spot.captures:
+            seen = place.see(h, shape)
+            if not self._detach and seen is not h and place.norm is None:
+                h = place.through(h, seen)  # gradients reach what was captured only if the pass goes on from it
+            self._capture(site, seen, place.copy)
         if spot.stop or (self._stop_early and len(self.values) == self._n_wanted):
             raise Stop
         return h
 
+    def _edited(self, site: Site, edit: Edit, seen: Tensor) -> Tensor:
+        assert self.at is not None
+        at = replace(self.at, pos_axis=2) if site.by_query else self.at
+        if edit.has_parts and any(whole == site.name for whole, _ in self._inside):
+            at = replace(at, parts=lambda part: self._part(site.name, part))
+        new = edit.apply(seen, at)
+        if not isinstance(new, Tensor) or new.shape != seen.shape:
+            got = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            raise UsageError(
+                f"{type(edit).__name__} at {edit.site} returned {got} where {list(seen.shape)} went in. "
+                "Return a tensor of the same shape."
+            )
+        if new.device != seen.device:
+            raise UsageError(
+                f"{type(edit).__name__} at {edit.site} returned a tensor on {new.device} where one on {seen.device} "
+                "went in. Move it with .to(h.device)."
+            )
+        if new is not seen and edit.may_break and bool(new.isnan().any()) and not bool(seen.isnan().any()):
+            raise UsageError(
+                f"{type(edit).__name__} at {edit.site} returned numbers that are not a number (NaN). Look for a "
+                "division by zero or a logarithm of zero in it."
+            )
+        return new
 
-def _see(h: Tensor, place: Place, at: EditContext) -> Tensor:
-    """View a module's tensor as `[batch, pos, ...]`: OPT flattens its rows, heads lie side by side."""
-    if not place.shaped:
-        return h
-    if place.d_head is not None:
-        return h.reshape(*at.special.shape, -1, place.d_head)
-    return h if h.dim() == 3 else h.reshape(*at.special.shape, h.shape[-1])
+    def _part(self, site: str, part: str) -> Any:
+        """What a dictionary offers its inner values to: returns a function of the value, or None where nobody asks."""
+        spot = self._inside.get((site, part))
+        if spot is None:
+            return None
+
+        def visit(value: Tensor) -> Tensor:
+            for inner, _, edit in spot.edits:
+                value = self._edited(inner, edit, value)
+            for inner, _ in spot.captures:
+                self._capture(inner, value, copy=False)
+            return value
+
+        return visit
+
+    def _capture(self, site: Site, value: Tensor, copy: bool) -> None:
+        value = self._keep(value, 2 if site.by_query else 1, copy)
+        self.values[site.name] = value.detach() if self._detach else value
 
 
 def _require_grad(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:

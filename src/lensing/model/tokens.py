@@ -31,6 +31,11 @@ class Tokens:
         """Real tokens of each row."""
         return self.mask.sum(dim=1)
 
+    @property
+    def offsets(self) -> Int[Tensor, " batch"]:
+        """Padding before the first token of each row; 0 where it stands on the right."""
+        return self.mask.long().argmax(dim=1)
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists, ready for JSON."""
         return {"ids": self.ids.tolist(), "special": self.special.tolist(), "strings": self.strings}
@@ -44,11 +49,15 @@ class Coder:
         self.d_vocab, self.context = d_vocab, context
         self._byte_level = tokenizer is not None and "ByteLevel" in repr(_decoder(tokenizer))
 
-    def encode(self, prompt: Prompt | Sequence[Prompt] | Tokens, *, bos: bool | None = None) -> Tokens:
+    def encode(
+        self, prompt: Prompt | Sequence[Prompt] | Tokens, *, bos: bool | None = None, padding: str = "right"
+    ) -> Tokens:
         """Return the prompt, or list of prompts, as Tokens on the CPU; PromptError says what cannot be read.
 
         BOS is put in front where the model has one and it is not there yet; `bos=False` leaves ids as given.
         """
+        if padding not in ("left", "right"):
+            raise PromptError(f"There is no padding {padding!r}. Give 'left' or 'right'.")
         if isinstance(prompt, Tokens):
             return prompt
         rows = [self._row(p, bos) for p in _as_list(prompt)]
@@ -56,8 +65,9 @@ class Coder:
         ids = torch.full((len(rows), width), self.pad_id, dtype=torch.long)
         mask = torch.zeros(len(rows), width, dtype=torch.bool)
         for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.as_tensor(row)
-            mask[i, : len(row)] = True
+            columns = slice(len(row)) if padding == "right" else slice(width - len(row), None)
+            ids[i, columns] = torch.as_tensor(row)
+            mask[i, columns] = True
         return Tokens(ids, mask, self.special(ids, mask), [self.strings(row) for row in rows])
 
     def special(self, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:

@@ -1,0 +1,73 @@
+"""Scores and patterns: every family's own attention code runs, and its softmax is watched while it does.
+
+A softmax inside an attention module is what turns scores into a pattern, whoever wrote the module; under a
+TorchFunctionMode it passes through here, on this thread alone. Families that can compute attention without a softmax in
+Python (SDPA, flash) are asked for the eager code while it is watched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+SOFTMAX = {functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
+
+# scores before the softmax, and how to compute the pattern from (perhaps changed) scores: returns the pattern
+OnSoftmax = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
+
+
+class SoftmaxWatch(TorchFunctionMode):
+    """While it is entered, each softmax of this thread is handed to a function."""
+
+    def __init__(self, on_softmax: OnSoftmax) -> None:
+        super().__init__()
+        self._on_softmax = on_softmax
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in SOFTMAX:
+            return func(*args, **kwargs)
+        scores, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
+        kwargs = {k: v for k, v in kwargs.items() if k != "input"}
+        return self._on_softmax(scores, lambda x: func(x, *rest, **kwargs))
+
+
+class AttentionTap:
+    """Watches the softmax of one attention module, during its forward and not elsewhere."""
+
+    def __init__(self, module: nn.Module, on_softmax: OnSoftmax) -> None:
+        self._watch = SoftmaxWatch(on_softmax)
+        self._depth = 0
+        self.handles = [
+            module.register_forward_pre_hook(self._enter),
+            module.register_forward_hook(self._leave, always_call=True),
+        ]
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        self._watch.__enter__()
+        self._depth += 1
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._depth:
+            self._depth -= 1
+            self._watch.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def eager(config: Any) -> Iterator[None]:
+    """Ask a model's attention modules for their plain code, and give them back as they were."""
+    before = getattr(config, "_attn_implementation", None)
+    if before in (None, "eager"):
+        yield
+        return
+    config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

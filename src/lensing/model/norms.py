@@ -1,0 +1,85 @@
+"""What a norm does, found by numbers: the scale it divides by, whether it centres, its gain and its bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+EPS_NAMES = ("eps", "variance_epsilon", "epsilon", "layer_norm_epsilon")
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A norm as numbers: out = gain * (x - mean, if it centres) / scale + bias, scale = sqrt(mean square + eps)."""
+
+    module: nn.Module
+    gain: Float[Tensor, " d"]
+    bias: Float[Tensor, " d"]
+    centres: bool
+    eps: float
+
+    def scale(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... 1"]:
+        """What the norm divides each vector by, in float32 or better."""
+        x = self.centred(x)
+        return (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def centred(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """The vectors less their mean where the norm takes it away, in float32 or better."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return x - x.mean(-1, keepdim=True) if self.centres else x
+
+    def linear(self, x: Float[Tensor, "... d"], scale: Float[Tensor, "... 1"]) -> Float[Tensor, "... d"]:
+        """What a part of the norm's input becomes with the scale held as it is; parts and `bias` sum to the output."""
+        return self.centred(x) * self.gain.to(scale.dtype) / scale
+
+    def pull(self, direction: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """What reads from the norm's input, times the scale, what `direction` reads from its output."""
+        d = direction * self.gain.to(direction.dtype)
+        return d - d.mean(-1, keepdim=True) if self.centres else d
+
+
+@torch.no_grad()
+def describe(module: nn.Module | None, d: int, like: Tensor) -> Norm | None:
+    """Return the norm that a module is on vectors of `d` numbers, or None where it does something else."""
+    if module is None:
+        return None
+    # every number far from zero, their mean zero: the norm divides it by its length alone
+    probe = torch.ones(d, device=like.device)
+    probe[::2] = -1.0
+    if d % 2:
+        probe[-3:] = torch.tensor([1.0, 1.0, -2.0])
+    length = float(probe.square().mean().sqrt())
+    try:
+        gain = _odd(module, probe, like) * length / probe
+        bias = (_run(module, probe, like) + _run(module, -probe, like)) / 2
+        centres = torch.allclose(_odd(module, probe + 1, like) * length / probe, gain, rtol=1e-2, atol=1e-3)
+        eps = next((float(getattr(module, n)) for n in EPS_NAMES if isinstance(getattr(module, n, None), float)), None)
+        norm = Norm(module, gain, bias, centres, _eps(module, probe, gain, like) if eps is None else eps)
+        x = torch.linspace(-1, 1, d, device=like.device).sin() * 0.05 + 0.01 + probe * 0.02
+        close = _run(module, x, like)
+        return norm if torch.allclose(norm.linear(x, norm.scale(x)) + bias, close, rtol=3e-2, atol=3e-3) else None
+    except (RuntimeError, TypeError):  # not a function of one vector
+        return None
+
+
+def _run(module: nn.Module, x: Tensor, like: Tensor) -> Tensor:
+    out: Any = module(x.to(like.dtype)[None, None])
+    return out[0, 0].float() if out.dtype != torch.float64 else out[0, 0]
+
+
+def _odd(module: nn.Module, x: Tensor, like: Tensor) -> Tensor:
+    """Half the difference of the outputs for x and -x, in which a bias cancels; x large, so that eps does not count."""
+    big = 64.0
+    return (_run(module, x * big, like) - _run(module, -x * big, like)) / 2
+
+
+def _eps(module: nn.Module, probe: Tensor, gain: Tensor, like: Tensor) -> float:
+    """The number under the root, from what a tiny vector becomes."""
+    tiny = 1e-3
+    out = (_run(module, probe * tiny, like) - _run(module, -probe * tiny, like)) / 2
+    chosen = gain.abs() > 0.1 * gain.abs().max()
+    return max(float(((gain * probe * tiny / out).square()[chosen]).mean() - (probe * tiny).square().mean()), 0.0)
