@@ -137,8 +137,11 @@ def test_a_coefficient_ramps_and_reaches_an_l0() -> None:
     l0 = 64.0
     for step in range(2000):  # a dictionary that answers late
         l0 += 0.01 * (64 / (1 + 20 * steered.at(step)) - l0)
-        steered.see(l0)
+        steered.see(l0, step)
     assert l0 == pytest.approx(8, rel=0.02)
+    for config, first in ((ln.ReLU(width=64, l0=8.0), 8.0), (ln.JumpReLU(width=64, l0=8.0), 2.0)):
+        aims = [math.exp(Coefficient(config, 100, 1.0).aim(step)) for step in (0, 25, 50, 99)]
+        assert aims == pytest.approx([first, math.sqrt(8 * first), 8.0, 8.0])
 
 
 def test_resampled_latents_point_at_what_is_badly_rebuilt(planted: dict[str, Tensor]) -> None:

@@ -24,7 +24,8 @@ class Recipe:
     `scale` fixes what coefficients and thresholds mean: inputs are multiplied by one number such that the mean of
     |x - mu|^2 ("variance") or |x| squared ("norm") is d, or that of |x|^2 is 1 ("unit"). `share`: the squared error is
     divided by the variance, else it is the plain mean over rows. `warmup_from` is the share of the rate at which a
-    cosine warm-up begins, None a linear one from zero; `decay` is the share of steps over which the rate falls.
+    cosine warm-up begins, None a linear one from zero; `decay` is the share of steps over which the rate falls. An `l0`
+    to be reached is aimed at from `l0_start` of it, rising over the first half of the steps.
     """
 
     scale: Literal["variance", "norm", "unit"]
@@ -37,6 +38,7 @@ class Recipe:
     rows: float = 1.0  # length of decoder rows at the start
     warmup_from: float | None = None
     decay: float = 0.2
+    l0_start: float = 1.0
 
 
 def _architecture(name: str) -> Callable[[C], C]:
@@ -208,7 +210,7 @@ class Gated(_Penalised):
 
     architecture: ClassVar[str] = "gated"
     # the paper's Adam has no momentum: at rates that suit short runs most latents die of that
-    recipe: ClassVar[Recipe] = Recipe(scale="unit", share=False, lr=5e-5)
+    recipe: ClassVar[Recipe] = Recipe(scale="unit", share=False, lr=5e-5, l0_start=0.1)
 
 
 @_architecture("jumprelu")
@@ -239,7 +241,7 @@ class JumpReLU(_Penalised):
         they take a quarter off the FVU. With the tanh penalty that of Conerly et al. 2025."""
         if self.penalty == "tanh":
             return Recipe(scale="norm", share=False, lr=2e-4, unit_rows=False, rows=0.1)
-        return Recipe(scale="unit", share=False, lr=7e-5, warmup_from=0.1)
+        return Recipe(scale="unit", share=False, lr=7e-5, warmup_from=0.1, l0_start=0.25)
 
     @property
     def is_steered(self) -> bool:

@@ -218,7 +218,7 @@ class Trainer:
         self._update(self.lr * share)
         l0 = sums.active / len(x)
         self.density = sums.places / len(x) / self._width
-        self.penalty.see(l0 / self.layers)
+        self.penalty.see(l0 / self.layers, self.step_number)
         self.step_number += 1
         if self.resample_every and self.step_number % self.resample_every == 0:
             resample_(self.dictionary, self.optimizer, self.silence, x, seed=mix_seed(self.seed, self.step_number))
