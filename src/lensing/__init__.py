@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _CONTENTS = {
     "load_model": "lensing.model.load",
     "Model": "lensing.model.run",
-    "Cache": "lensing.model.run",
+    "Cache": "lensing.model.cache",
     "Edit": "lensing.model.edit",
     "logit_lens": "lensing.lens.lens",
     "Codes": "lensing.dictionary.codes",

@@ -16,8 +16,8 @@ AHEAD = 0.1  # share of the steps by which the controller looks ahead
 class Coefficient:
     """The weight of an architecture's penalty: its own, or one that moves until L0 is what the config asks for.
 
-    A steered coefficient c moves at each step by d log c = gain clip(e + T de/dt, -1, 1), with e = log(L0 / aim) and T a
-    tenth of the steps: it looks ahead, because a dictionary answers late, and stays within its range of where it began.
+    A steered coefficient c moves at each step by d log c = gain clip(e + T de/dt, -1, 1), with e = log(L0 / aim) and
+    T a tenth of the steps: it looks ahead, because a dictionary answers late, and stays within its range of its start.
     The aim begins at the recipe's `l0_start` of l0 and rises evenly in its logarithm over the first half: latents that
     start out rare end with less unexplained (a twentieth for Gated and JumpReLU on `almanac`).
     """
