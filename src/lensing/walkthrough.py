@@ -15,7 +15,7 @@ from lensing.causal.steer import unit_of
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import check_fits, load_dictionary, refuse_unknown_latent
 from lensing.errors import DictionaryError, UsageError
-from lensing.lens.lens import LogitLens, logit_lens
+from lensing.lens.lens import LensGrid, logit_lens
 from lensing.lens.words import direct_words, speaks_in_stream
 from lensing.measure.contexts import Context, latent_columns, read_columns, strongest
 from lensing.measure.gauges import gauges
@@ -133,7 +133,7 @@ class Walk:
     prompt: str
     tokens: tuple[Token, ...]
     vectors: dict[str, Tensor]
-    lens: LogitLens
+    lens: LensGrid
     text: str
     continuation: str
     beyond: Beyond | None

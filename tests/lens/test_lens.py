@@ -7,7 +7,7 @@ import torch
 from conftest import FAMILIES, LAYERS, VOCAB
 
 from lensing.errors import UsageError
-from lensing.lens.lens import logit_lens
+from lensing.lens.lens import Lens, lens_grid, logit_lens
 from lensing.model.edit import Replace
 
 TEXT = "the reliability of the almanac is very"
@@ -91,3 +91,70 @@ def test_bad_requests(model):
     for top in (0, VOCAB + 1):
         with pytest.raises(UsageError, match=f"top={top} is not possible"):
             logit_lens(model, TEXT, top=top)
+
+
+def test_kl_entropy_answer_and_rank_by_hand(model):
+    grid = lens_grid(model, TEXT, answer="doubtful")
+    token = model.encode("doubtful", bos=False).ids[0, 0]
+    _, cache = model.run_with_cache(TEXT, sites=["embed", "resid_post.*"])
+    final = model.logits(TEXT).double().log_softmax(-1)
+    for i, layer in enumerate(grid.layers):
+        logp = model.unembed(cache["embed"] if layer < 0 else cache["resid_post", layer]).double().log_softmax(-1)
+        torch.testing.assert_close(grid.kl[i].double(), (final.exp() * (final - logp)).sum(-1), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(grid.answer_probs[i].double(), logp[..., token].exp(), rtol=1e-4, atol=1e-7)
+        for p in range(logp.shape[1]):
+            order = logp[0, p].argsort(descending=True).tolist()
+            assert grid.rank[i, 0, p] == order.index(int(token))
+    assert not grid.kl[-1].any()
+    path = grid.trajectory(-1)
+    assert [at["layer"] for at in path] == grid.layers
+    assert path[-1]["word"] == grid.top(LAYERS - 1)[0][0]
+    own = lens_grid(model, TEXT)
+    assert own.rank[-1].eq(0).all()
+    assert own.first_lead() is not None
+    assert own.first_lead() <= own.lead_layer()
+    with pytest.raises(UsageError, match="There is no token 999"):
+        lens_grid(model, TEXT, answer=999)
+
+
+def test_padding_on_the_left_changes_no_guess(model):
+    texts = [TEXT, "a bird sang"]
+    left, right = (lens_grid(model, model.encode(texts, padding=side)) for side in ("left", "right"))
+    for row in range(2):
+        for position in range(len(left.tokens[row])):
+            for layer in left.layers:
+                assert left.top(layer, position, row)[0][0] == right.top(layer, position, row)[0][0]
+            assert left.lead_layer(position, row) == right.lead_layer(position, row)
+    assert [len(c) for c in left.cells(1)] == [4] * (LAYERS + 1)
+
+
+def test_a_lens_translates_before_it_reads(model):
+    d = model.d_model
+    matrix = torch.randn(d, d, generator=torch.Generator().manual_seed(0))
+    lens = Lens("tuned", {0: matrix}, {0: torch.ones(d)})
+    _, cache = model.run_with_cache(TEXT, sites=["resid_post.*"])
+    want = model.unembed(cache["resid_post.0"] @ matrix.T + 1).log_softmax(-1).topk(3)
+    grid = lens_grid(model, cache, lens, top=3)
+    assert torch.equal(grid.ids[0], want.indices)
+    assert torch.equal(grid.ids[1:], logit_lens(model, cache, top=3).ids[1:])
+    with pytest.raises(UsageError, match="This lens reads 3 numbers after layer 0"):
+        lens_grid(model, cache, Lens("tuned", {0: torch.eye(3)}))
+
+
+def test_the_grid_is_drawn(model, tmp_path):
+    from rich.console import Console
+
+    from lensing.draw.lens import grid_table, shade, visible
+
+    grid = lens_grid(model, TEXT)
+    page = grid._repr_html_()
+    assert page.count("<tr>") == LAYERS + 2
+    assert "KL to the model" in page
+    assert "&lt;bos&gt;" in page
+    console = Console(width=80, record=True, quiet=True)
+    console.print(grid_table(grid.tokens[0], grid.layers, grid.cells(), columns=3))
+    assert "reliability" not in console.export_text()  # only the last three positions
+    assert shade(0.0)[0] == "#fafafa"
+    assert shade(1.0) == ("#2166ac", "#ffffff")
+    assert visible(" ") == "␣"
+    assert visible("\n") == "⏎"

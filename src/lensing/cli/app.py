@@ -12,6 +12,7 @@ from lensing.cli.show import console
 # command: (where it is, what it does)
 COMMANDS = {
     "walk": ("lensing.cli.walk:walk", "Walk one sentence through a model, from tokens to what stays dark."),
+    "lens": ("lensing.cli.lens:lens", "Read every layer's guess at every position through the logit or a tuned lens."),
     "steer": ("lensing.cli.steer:steer", "Turn one latent up or down and watch the model's words change."),
     "harvest": (
         "lensing.cli.harvest:harvest",
