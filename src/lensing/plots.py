@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lensing.draw.heat import largest
 from lensing.draw.lens import Cell, layer_name, visible
+from lensing.draw.parts import AGAINST, FOR
 from lensing.errors import UsageError
 from lensing.files import atomic_file
 
@@ -56,4 +58,32 @@ def draw_lens(tokens: Sequence[str], layers: Sequence[int], cells: Sequence[Sequ
     axes.set_xlabel("token read")
     axes.set_ylabel("after layer")
     figure.colorbar(image, ax=axes, label="probability of the word", fraction=0.03, pad=0.02)
+    return save(figure, path)
+
+
+def draw_heat(
+    title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], path: str | Path
+) -> Path:
+    """Draw a heat map of signed numbers: rows upwards, red below zero, blue above."""
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(1.6 + 0.55 * len(columns), 1.0 + 0.28 * len(rows)))
+    most = largest(values) or 1.0
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap="RdBu", vmin=-most, vmax=most)
+    axes.set_xticks(range(len(columns)), [visible(c) for c in columns], rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8 if len(rows) <= 40 else 5)
+    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
+    return save(figure, path)
+
+
+def draw_parts(title: str, parts: Sequence[tuple[str, float]], path: str | Path) -> Path:
+    """Draw signed parts as bars, the first on top."""
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(5.5, 0.8 + 0.25 * len(parts)))
+    axes.barh(range(len(parts)), [v for _, v in parts], color=[FOR if v >= 0 else AGAINST for _, v in parts])
+    axes.set_yticks(range(len(parts)), [name for name, _ in parts], fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_title(title, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
     return save(figure, path)

@@ -56,6 +56,11 @@ def shipped_dictionaries() -> dict[str, Path]:
     return found
 
 
+def shipped_lenses() -> dict[str, Path]:
+    """Model id to the folder of its tuned lens, for every lens inside the package."""
+    return {p.parent.parent.name: p.parent for p in sorted(ASSETS.glob("*/lens/config.json"))}
+
+
 def revisions(model: str) -> dict[str, Path]:
     """Snapshots and other seeds of a shipped model that `make world` left under `runs/`, by name, in order of training.
 

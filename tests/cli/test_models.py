@@ -27,8 +27,10 @@ def test_sites_of_a_folder_as_a_table(model_folder, make_hf, capsys):
     assert main(["sites", str(model_folder("llama"))]) == 0
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
     heads, last = config.num_attention_heads, config.num_hidden_layers - 1
-    assert lines["mlp_out.L"] == ["mlp_out.L", "0", "to", str(last), str(config.hidden_size)]
-    assert lines["attn_z.L"][-3:] == [str(heads), "x", str(config.hidden_size // heads)]
+    assert lines["mlp_out.L"][:5] == ["mlp_out.L", "0", "to", str(last), str(config.hidden_size)]
+    assert lines["attn_z.L"][4:7] == [str(heads), "x", str(config.hidden_size // heads)]
+    assert lines["attn_pattern.L"][4:9] == [str(heads), "x", "query", "x", "key"]
+    assert lines["norm_scale_attn_post.0"][1:4] == ["is", "not", "given:"]
 
 
 def test_an_unknown_model(capsys):

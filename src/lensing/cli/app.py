@@ -13,6 +13,9 @@ from lensing.cli.show import console
 COMMANDS = {
     "walk": ("lensing.cli.walk:walk", "Walk one sentence through a model, from tokens to what stays dark."),
     "lens": ("lensing.cli.lens:lens", "Read every layer's guess at every position through the logit or a tuned lens."),
+    "heads": ("lensing.cli.heads:heads", "Score every attention head: induction, previous token, duplicate token."),
+    "attribute": ("lensing.cli.attribute:attribute", "Split the next word's logit over the parts that speak for it."),
+    "patch": ("lensing.cli.patch:patch", "Find the activations that carry an answer from one sentence to another."),
     "steer": ("lensing.cli.steer:steer", "Turn one latent up or down and watch the model's words change."),
     "harvest": (
         "lensing.cli.harvest:harvest",

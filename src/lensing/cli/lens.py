@@ -16,7 +16,7 @@ def lens(
     /,
     *,
     model: str = "almanac",
-    tuned: Path | None = None,
+    tuned: str | None = None,
     answer: str | None = None,
     top: int = 5,
     picture: Path | None = None,
@@ -32,7 +32,8 @@ def lens(
     model
         A shipped model, a folder, or a hub id.
     tuned
-        The folder of a tuned lens (config.json and params.pt); the logit lens if not given.
+        The folder of a tuned lens (config.json and params.pt), or almanac for the shipped one; the logit lens if not
+        given.
     answer
         The word to follow at the last position, by its first token; the model's own likeliest word if not given.
     top

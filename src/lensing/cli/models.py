@@ -14,10 +14,11 @@ from lensing.cli.show import show
 
 @dataclasses.dataclass(frozen=True)
 class Sites:
-    """The sites of one model: name to shape, one row for a kind of site that every layer has."""
+    """The sites of one model: name to shape at one position, and why it does not give the others, by kind."""
 
     model: str
-    shapes: dict[str, list[int]]
+    shapes: dict[str, list[int | str]]
+    refused: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -25,7 +26,7 @@ class Sites:
 
 
 def sites(model: str = "almanac", /, *, allow_pickle: bool = False, json: bool = False) -> None:
-    """List the sites of a model that can be read and edited.
+    """List the sites of a model that can be read and edited, and why others cannot.
 
     Parameters
     ----------
@@ -37,26 +38,44 @@ def sites(model: str = "almanac", /, *, allow_pickle: bool = False, json: bool =
         Print the result as JSON.
     """
     import lensing as ln
+    from lensing.errors import SiteError
+    from lensing.model.sites import KINDS, PER_LAYER
 
     loaded = ln.load_model(model, allow_pickle=allow_pickle)
-    names = loaded.sites()
-    _, cache = loaded.run_with_cache([[loaded.bos_id if loaded.bos_id is not None else 0]], sites=names)
-    result = Sites(model=loaded.name, shapes={name: list(cache[name].shape[2:]) for name in names})
+    shapes: dict[str, list[int | str]] = {}
+    for name in loaded.sites():
+        by_query = loaded.resolve(name).by_query
+        shapes[name] = [loaded.n_heads, "query", "key"] if by_query else list(loaded.shape(name, 1, 1)[2:])
+    refused = {}
+    for kind in KINDS:
+        try:
+            loaded.adapter.place(loaded.resolve((kind, 0) if kind in PER_LAYER else kind))
+        except SiteError as error:
+            refused[kind] = str(error)
+    result = Sites(model=loaded.name, shapes=shapes, refused=refused)
     show(result, lambda console: _draw_sites(result, console), as_json=json)
 
 
 def _draw_sites(result: Sites, console: Any) -> None:
     from rich.table import Table
 
+    from lensing.model.sites import KINDS
+
     kinds: dict[tuple[str, str], list[int]] = {}
     for name, shape in result.shapes.items():
         kind, _, layer = name.partition(".") if re.fullmatch(r"\w+\.\d+", name) else (name, "", "")
         kinds.setdefault((kind, " x ".join(map(str, shape))), []).extend([int(layer)] if layer else [])
-    table = Table("site", "layers", "shape at one position", box=None, pad_edge=False)
+    table = Table("site", "layers", "shape at one position", "what it holds", box=None, pad_edge=False)
     for (kind, shape), layers in kinds.items():
-        table.add_row(f"{kind}.L" if layers else kind, f"{min(layers)} to {max(layers)}" if layers else "", shape)
+        what = re.sub(r" \[.*\]$", "", KINDS[kind])
+        span = f"{min(layers)} to {max(layers)}" if layers else ""
+        table.add_row(f"{kind}.L" if layers else kind, span, shape, what)
     console.print(f"Sites of {result.model}. Write a site as resid_post.2, several as resid_post.* or mlp_out.{{0,1}}.")
     console.print(table)
+    if result.refused:
+        console.print("\nNot given by this model:")
+        for why in result.refused.values():
+            console.print(f"  {why}", soft_wrap=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from lensing.files import atomic_folder
 from lensing.lens.lens import Lens
 from lensing.model.run import Model
 from lensing.progress import Meter
+from lensing.registry import shipped_lenses
 
 # Belrose et al. 2023: SGD with Nesterov momentum, clipped, the rate falling to zero; weight decay pulls A, b to zero.
 MOMENTUM, WEIGHT_DECAY, CLIP = 0.9, 1e-3, 1.0
@@ -189,11 +190,13 @@ def save_lens(lens: Lens, folder: Path | str, model: Model) -> Path:
 
 
 def load_lens(folder: Path | str) -> Lens:
-    """Read a tuned lens in the hub's layout; nothing in the file can run code (weights only).
+    """Read a tuned lens in the hub's layout, or the one that is shipped with a model ("almanac").
+
+    Nothing in the file can run code (weights only).
 
     Raises: FileFormatError: a file is missing, damaged, or of another kind of lens.
     """
-    home = Path(folder)
+    home = shipped_lenses().get(str(folder), Path(folder))
     for name in (CONFIG, PARAMS):
         if not (home / name).is_file():
             raise FileFormatError(f"{home} holds no {name}. Give the folder of a tuned lens (config.json, params.pt).")

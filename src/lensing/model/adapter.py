@@ -227,7 +227,8 @@ class Adapter:
                     f"{self.config.name_or_path or type(self.hf).__name__} gives numbers that are not finite; its "
                     "weights are damaged. Copy or download it again."
                 )
-            self._head_exact = close(self.unembed(found.last), found.logits)
+            with torch.no_grad():
+                self._head_exact = close(self.unembed(found.last), found.logits)
             self._findings = found
         return self._findings
 

@@ -85,3 +85,23 @@ def untrained(folder: str | Path, dtype: torch.dtype = torch.float32, *, seed: i
         torch.manual_seed(seed)
         config = AutoConfig.from_pretrained(folder)
         return AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
+
+
+def new_attention_only(
+    *, d_vocab: int, d_model: int, n_layers: int, n_heads: int, context: int, bos_id: int = 0, seed: int = 0
+) -> Any:
+    """Return a fresh GPT-2 in float32 whose MLPs write nothing and never learn: attention and norms alone are left."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=d_vocab, n_embd=d_model, n_layer=n_layers, n_head=n_heads, n_inner=1, n_positions=context,
+        bos_token_id=bos_id, eos_token_id=None, pad_token_id=bos_id, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")
+    for block in model.transformer.h:
+        for weight in block.mlp.parameters():
+            weight.requires_grad_(False).zero_()
+    return model

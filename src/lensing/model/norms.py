@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+LARGE = 64.0  # how long a vector is made where eps shall hardly count
 EPS_NAMES = ("eps", "variance_epsilon", "epsilon", "layer_norm_epsilon")
 
 
@@ -48,7 +49,8 @@ def describe(module: nn.Module | None, d: int, like: Tensor) -> Norm | None:
     if module is None:
         return None
     # every number far from zero, their mean zero: the norm divides it by its length alone
-    probe = torch.ones(d, device=like.device)
+    exact = torch.promote_types(like.dtype, torch.float32)
+    probe = torch.ones(d, device=like.device, dtype=exact)
     probe[::2] = -1.0
     if d % 2:
         probe[-3:] = torch.tensor([1.0, 1.0, -2.0])
@@ -58,8 +60,10 @@ def describe(module: nn.Module | None, d: int, like: Tensor) -> Norm | None:
         bias = (_run(module, probe, like) + _run(module, -probe, like)) / 2
         centres = torch.allclose(_odd(module, probe + 1, like) * length / probe, gain, rtol=1e-2, atol=1e-3)
         eps = next((float(getattr(module, n)) for n in EPS_NAMES if isinstance(getattr(module, n, None), float)), None)
-        norm = Norm(module, gain, bias, centres, _eps(module, probe, gain, like) if eps is None else eps)
-        x = torch.linspace(-1, 1, d, device=like.device).sin() * 0.05 + 0.01 + probe * 0.02
+        eps = _eps(module, probe, gain, like) if eps is None else eps
+        gain = gain * (1 + eps / (LARGE * length) ** 2) ** 0.5
+        norm = Norm(module, gain, bias, centres, eps)
+        x = torch.linspace(-1, 1, d, device=like.device, dtype=exact).sin() * 0.05 + 0.01 + probe * 0.02
         close = _run(module, x, like)
         return norm if torch.allclose(norm.linear(x, norm.scale(x)) + bias, close, rtol=3e-2, atol=3e-3) else None
     except (RuntimeError, TypeError):  # not a function of one vector
@@ -73,8 +77,7 @@ def _run(module: nn.Module, x: Tensor, like: Tensor) -> Tensor:
 
 def _odd(module: nn.Module, x: Tensor, like: Tensor) -> Tensor:
     """Half the difference of the outputs for x and -x, in which a bias cancels; x large, so that eps does not count."""
-    big = 64.0
-    return (_run(module, x * big, like) - _run(module, -x * big, like)) / 2
+    return (_run(module, x * LARGE, like) - _run(module, -x * LARGE, like)) / 2
 
 
 def _eps(module: nn.Module, probe: Tensor, gain: Tensor, like: Tensor) -> float:

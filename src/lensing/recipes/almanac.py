@@ -28,6 +28,7 @@ from lensing.evaluation.concepts import label_latents, truth_matrix
 from lensing.evaluation.contrast import contrast, gather
 from lensing.evaluation.doubt import frames
 from lensing.files import atomic_folder, sha256, write_json
+from lensing.lens.tuned import save_lens, train_tuned_lens
 from lensing.model.create import new_gemma2, save_model
 from lensing.model.load import load_model
 from lensing.model.run import Model
@@ -72,6 +73,7 @@ SITES, WIDTHS, K = ("mlp_out.2", "resid_post.2", "resid_post.4", "resid_post.5")
 BALANCED = ("resid_post.5",)
 BALANCED_DOCUMENTS, BALANCED_FIRST = 20_000, 2_000_000
 DICTIONARY_DOCUMENTS, DICTIONARY_TOKENS, DICTIONARY_LR = 40_000, 1_500_000, 3e-3
+LENS_DOCUMENTS, LENS = 20_000, {"steps": 500, "batch_tokens": 2**13}
 LABELLING_DOCUMENTS = 420
 FOLLOWED, FOLLOWED_AUROC = "stance.doubting", 0.95  # below this no latent is worth following
 
@@ -205,6 +207,12 @@ def make_seed_dictionary(seed: int) -> Path | str:
     return folder
 
 
+def make_lens(model: Model) -> None:
+    """Train the tuned lens on the first documents of the training split."""
+    if not (HOME / "lens" / "config.json").exists():
+        save_lens(train_tuned_lens(model, _documents(make_corpus())[:LENS_DOCUMENTS], **LENS), HOME / "lens", model)
+
+
 def make_labels(model: Model) -> None:
     """Label every latent with the concept it agrees with best, and find the latent to follow, on valid documents."""
     words = vocabulary(almanac())
@@ -318,6 +326,7 @@ def main(arguments: list[str]) -> None:
         model, _documents(make_corpus()), "almanac/train", wanted, tokens=DICTIONARY_TOKENS, work=WORK / "ladder",
         home=HOME / "dictionaries",
     )  # fmt: skip
+    make_lens(model)
     make_labels(model)
     trained = [seed for seed in SEEDS if seed == SHIPPED_SEED or f"seed{seed}" in revisions("almanac")]
     seeds = {s: (None if s == SHIPPED_SEED else f"seed{s}", make_seed_dictionary(s)) for s in trained}

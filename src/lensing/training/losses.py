@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
 
 from lensing.dictionary.kernels import Pattern, sparse_dot, sparse_mix
@@ -36,14 +39,36 @@ def prefix_loss(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "rows d_out"]]:
     """Mean of the reconstruction losses of nested prefixes, the whole last, and the whole's reconstruction.
 
-    `rest` is what every prefix adds to (b_dec, a skip connection). Source: Bussmann et al. 2025, equation 3, with the
+    `rest` is what every prefix adds to (b_dec, a skip connection); gradients reach it and the latents, through the loss
+    alone. Source: Bussmann et al. 2025, equation 3, with the
     mean in place of the sum, so that rates and coefficients carry over.
     """
     first = latents.rank * pattern.columns  # the number of this process's first latent
     stacked, order = pattern.stacked(tuple(edge - first for edge in prefixes))
     parts = latents.leave(sparse_mix(value[order], directions, stacked)).view(len(prefixes) + 1, *y.shape)
-    y_hats = rest + parts.cumsum(0)
-    return (y - y_hats).square().sum() / (len(y_hats) * len(y) * variance), y_hats[-1]
+    return _Nested.apply(parts, rest, y, 1 / (len(parts) * len(y) * variance))
+
+
+class _Nested(Function):
+    """What nested sums of parts leave of y, squared; written out because each prefix is as large as the batch."""
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, rest: Tensor, y: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        errors = parts.cumsum(0)
+        errors += rest - y
+        ctx.save_for_backward(errors)
+        ctx.weight, ctx.shape = weight, rest.shape
+        y_hat = errors[-1] + y
+        ctx.mark_non_differentiable(y_hat)
+        return torch.dot(errors.flatten(), errors.flatten()) * weight, y_hat
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (errors,) = ctx.saved_tensors
+        grad = errors * (2 * ctx.weight * grads[0])
+        for i in range(len(grad) - 2, -1, -1):  # a part is in its own prefix and in all later ones
+            grad[i] += grad[i + 1]
+        return grad, grad[0].sum_to_size(ctx.shape), None, None
 
 
 def auxiliary_loss(
