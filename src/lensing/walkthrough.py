@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lensing.causal.ablate import Effect, Effects, effects
 from lensing.causal.dose import DoseResponse, dose_response
 from lensing.causal.steer import unit_of
+from lensing.data.forward import activations
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import check_fits, load_dictionary, refuse_unknown_latent
 from lensing.errors import DictionaryError, UsageError
@@ -20,15 +23,17 @@ from lensing.lens.words import direct_words, speaks_in_stream
 from lensing.measure.contexts import Context, latent_columns, read_columns, strongest
 from lensing.measure.gauges import gauges
 from lensing.measure.neuron import Neuron, choose_neuron
-from lensing.measure.reading import reading
+from lensing.measure.reading import Reading, reading
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
 from lensing.registry import shipped_dictionaries
+from lensing.training.finish import measure_statistics
 from lensing.world.shipped import Aids, shipped_labels, ships, steering_aids
 
 SCHEMA = 1
 TEXT_TOKENS = 24_000  # of the text that contexts are looked for in
+BATCH_TOKENS = 4096  # of the passes that statistics are measured in, where a dictionary brings none
 SHOWN, CONTEXTS, WORDS = 6, 8, 10  # latents by each order, contexts of each, words of each sign
 STEERED_TOKENS = 32  # of the continuations that the coherence cost is defined on
 UNRELATED, UNRELATED_TOKENS = 8, 64  # texts that the side effect is measured on, and tokens of each
@@ -176,6 +181,7 @@ def walk(
     model: str | Model = "almanac",
     dictionary: str | Dictionary | None = None,
     latent: int | None = None,
+    strengths: Sequence[float] | None = None,
     new_tokens: int = 32,
     seed: int = 0,
     text: Sequence[str] | None = None,
@@ -183,8 +189,9 @@ def walk(
     """Walk one sentence through a model; beats 4 to 9 need a dictionary, and a shipped model comes with one.
 
     `latent` is the one to follow: if not given, the one that ships as found, else the one whose removal changes the
-    next word most. `text` is where contexts are looked for, if not the shipped text or the dictionary's own sample. A
-    continuation ends where the context does.
+    next word most. `strengths` of steering are those of `dose_response` if not given. `text` is where contexts are
+    looked for, if not the shipped text or the dictionary's own sample; a dictionary that brings no statistics (other
+    tools' do not) is measured on it first. A continuation ends where the context does.
 
     Raises: PromptError, UnknownNameError, ModelError, DictionaryError: what cannot be read, does not exist, or does not
     fit. UsageError: a latent without a dictionary, or one that was silent on the dictionary's corpus.
@@ -196,9 +203,18 @@ def walk(
     if bool(tokens.special.all()):
         raise UsageError("The prompt holds no word. Give at least one.")
     found = _dictionary(model, dictionary)
+    read = None
     if found is not None and latent is not None:
         refuse_unknown_latent(found, latent)
-        unit_of(found, latent)
+    if found is not None:
+        if found.statistics is None and not text:
+            raise DictionaryError(
+                f"{found} brings no statistics (mean, maxima). Give a text to measure them on: --text FILE."
+            )
+        read = reading(model, found, text, tokens=TEXT_TOKENS)
+        found = found if found.statistics is not None else _measured(model, found, read)
+        if latent is not None:
+            unit_of(found, latent)
     elif latent is not None:
         raise UsageError(f"Latent {latent} belongs to no dictionary here. Give --dictionary with it.")
     room = new_tokens if model.context is None else min(new_tokens, model.context - tokens.ids.shape[1] + 1)
@@ -221,7 +237,9 @@ def walk(
         vectors={site: cache[site][0].float().cpu() for site in cache.sites},
         lens=logit_lens(model, cache, top=min(WORDS, model.d_vocab)), text=model.decode(tokens.ids[0]) + made,
         continuation=made, missing=missing, seed=seed,
-        beyond=None if found is None else _beyond(model, found, tokens, latent, min(room, STEERED_TOKENS), seed, text),
+        beyond=None if found is None or read is None else _beyond(
+            model, found, tokens, latent, strengths, min(room, STEERED_TOKENS), seed, read
+        ),
     )  # fmt: skip
 
 
@@ -236,21 +254,30 @@ def _dictionary(model: Model, given: str | Dictionary | None) -> Dictionary | No
         given = next(ready, None) or load_dictionary(ids[0])
     found = given if isinstance(given, Dictionary) else load_dictionary(given, model=model)
     check_fits(found, model)
-    if found.statistics is None:
-        raise DictionaryError(f"{found} has no statistics (mean, maxima). Train it again with this lensing.")
+    return found
+
+
+def _measured(model: Model, sae: Dictionary, read: Reading) -> Dictionary:
+    """The dictionary with statistics over the text that is read; the one given stays as it is."""
+    site, text = str(sae.site), read.text
+    pieces = [np.asarray(text.document(i)) for i in range(text.documents)]
+    rows = activations(model, pieces, [site], batch_tokens=BATCH_TOKENS)[site]
+    found = copy.copy(sae)
+    found.statistics = measure_statistics(
+        sae, rows.to(sae.W_dec.device).split(BATCH_TOKENS), corpus=text.name, documents=text.documents
+    )
     return found
 
 
 def _beyond(
-    model: Model, sae: Dictionary, tokens: Tokens, latent: int | None, new_tokens: int, seed: int,
-    text: Sequence[str] | None,
+    model: Model, sae: Dictionary, tokens: Tokens, latent: int | None, strengths: Sequence[float] | None,
+    new_tokens: int, seed: int, read: Reading,
 ) -> Beyond:  # fmt: skip
     statistics, site = sae.statistics, str(sae.site)
     assert statistics is not None
     known = shipped_labels(sae) or {}
     parts = effects(model, sae, tokens.ids[0])
     latent, follow = _follow(sae, parts, known, latent)
-    read = reading(model, sae, text, tokens=TEXT_TOKENS)
     shown = dict.fromkeys(e.latent for order in (parts.by_activation(), _of_latents(parts)) for e in order[:SHOWN])
     numbers = [latent, *(i for i in shown if i is not None and i != latent)]
     neuron = choose_neuron(model, site, tokens, seed)
@@ -278,7 +305,8 @@ def _beyond(
             g.loss, g.loss_spliced,
         ),
         steering=dose_response(
-            model, sae, latent, tokens.ids[0], new_tokens=new_tokens, seed=seed, watch=_watch(aids, g.clean),
+            model, sae, latent, tokens.ids[0], strengths=strengths, new_tokens=new_tokens, seed=seed,
+            watch=_watch(aids, g.clean),
             contrast=None if contrast is None else torch.tensor(contrast), unrelated=unrelated,
             impossible=aids.impossible if aids else None,
         ),

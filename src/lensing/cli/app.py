@@ -21,7 +21,10 @@ COMMANDS = {
         "lensing.cli.harvest:harvest",
         "Store the activations of a model reading text, to train on and to look at.",
     ),
-    "verify": ("lensing.cli.harvest:verify", "Check every file of a store or a dictionary, and say what to do."),
+    "verify": (
+        "lensing.cli.verify:verify",
+        "Check every file of a store or a dictionary, or the published numbers of the walk on Gemma 2 2B.",
+    ),
     "train": ("lensing.cli.train:app", "Train a dictionary on the activations of one site."),
     "sweep": ("lensing.cli.sweep:sweep", "Train a grid of dictionaries from one reader, each as if alone."),
     "run": ("lensing.cli.repeat:run", "Repeat what a run.json recorded: a harvest, a training, a sweep."),

@@ -1,4 +1,4 @@
-"""`lensing harvest` and `lensing verify`: activations to disk, and whether what is on disk is whole."""
+"""`lensing harvest`: activations to disk."""
 
 from __future__ import annotations
 
@@ -101,26 +101,3 @@ def harvest(
 def repeat(command: str, options: dict[str, Any]) -> None:
     """Run `harvest` again as a run.json recorded it."""
     harvest(out=Path(options["out"]), **{key: value for key, value in options.items() if key != "out"})
-
-
-def verify(folder: Path, /, *, json: bool = False) -> int:
-    """Check every file of a store or a dictionary, and say what to do.
-
-    Parameters
-    ----------
-    folder
-        The folder of a store or of a dictionary.
-    json
-        Print the result as JSON.
-    """
-    from lensing.data.verify import verify_folder
-
-    report = verify_folder(folder)
-
-    def draw(console: Console) -> None:
-        from lensing.draw.store import draw_verified
-
-        draw_verified(report.to_json(), console)
-
-    show(report, draw, as_json=json)
-    return 0 if report.whole else 1

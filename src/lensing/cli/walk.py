@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from lensing.cli.show import show
 
@@ -18,6 +20,7 @@ def walk(
     model: str = "almanac",
     dictionary: str | None = None,
     latent: int | None = None,
+    strength: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
     text: Path | None = None,
     new_tokens: int = 32,
     seed: int = 0,
@@ -36,9 +39,11 @@ def walk(
         A shipped dictionary's id or a folder; chosen for you where the model ships with some.
     latent
         The latent to follow and steer; found from the sentence if not given.
+    strength
+        One or more strengths to steer it by, in units of its largest activation; 0 0.25 0.5 1 2 4 8 16 if not given.
     text
         A .txt or .jsonl file in which strongest contexts are looked for; if not given, the text that the model or
-        the dictionary came with.
+        the dictionary came with. A dictionary that brings no statistics is measured on it.
     new_tokens
         How many tokens each continuation has.
     seed
@@ -55,8 +60,9 @@ def walk(
     loaded = ln.load_model(model, allow_pickle=allow_pickle)
     chosen = ln.load_dictionary(dictionary, model=loaded, allow_pickle=allow_pickle) if dictionary else None
     result = ln.walk(
-        prompt, model=loaded, dictionary=chosen, latent=latent, new_tokens=new_tokens, seed=seed, text=documents
-    )
+        prompt, model=loaded, dictionary=chosen, latent=latent, strengths=strength, new_tokens=new_tokens, seed=seed,
+        text=documents,
+    )  # fmt: skip
 
     def draw(console: Console) -> None:
         from lensing.draw.walk import draw_walk
