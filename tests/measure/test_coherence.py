@@ -39,7 +39,8 @@ def test_unsteered_nats_are_the_logprobs_of_the_generation(model):
 def test_chunks_change_nothing(model, monkeypatch):
     made = model.generate([PROMPT] * 5, max_new_tokens=6, temperature=1.0)
     whole = nats_per_token(model, made)
-    monkeypatch.setattr("lensing.measure.coherence.NUMBERS", 1)
+    monkeypatch.setattr("lensing.measure.coherence.TOKENS", 1)
+    monkeypatch.setattr("lensing.model.ends.NUMBERS", 1)
     assert torch.allclose(nats_per_token(model, made), whole, atol=1e-5)
 
 

@@ -14,10 +14,10 @@ from lensing.causal.steer import Steer, steer
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import check_fits
 from lensing.errors import UsageError
-from lensing.measure.coherence import repeat
 from lensing.model.edit import Add, At, Edit
+from lensing.model.ends import Fork, last_words
 from lensing.model.run import Model
-from lensing.model.tokens import Prompt, Tokens
+from lensing.model.tokens import Prompt
 
 NUMBERS = 1 << 25  # logits held at once
 KEEP = 32  # candidates of the first round of `smallest_set` that later rounds try again
@@ -109,10 +109,11 @@ def effects(
     target = int(logits[0, -1].argmax()) if target is None else target
     # Row 0 takes nothing out, so that both sides of a difference come from batches of one kind.
     taken = torch.cat([torch.zeros_like(parts[:1]), parts])
+    fork = Fork(model, tokens, site)
     log_p = torch.cat(
         [
-            _last(model, tokens, [Add(site, -v.reshape(-1, *h.shape), at=position, include_special=True)], len(v))
-            for v in taken.split(_rows(model, tokens))
+            _last(fork, [Add(site, -v.reshape(-1, *h.shape), at=position, include_special=True)], len(v))
+            for v in taken.split(_rows(model))
         ]
     ).log_softmax(-1)[:, target]
     change, lengths = (log_p[1:] - log_p[0]).tolist(), parts.norm(dim=1).tolist()
@@ -190,7 +191,8 @@ def smallest_set(
         raise UsageError(f"{what}. Give token ids from 0 to {model.d_vocab - 1}.")
     ids = torch.tensor(sorted(set(watch)), device=model.device)
     tokens, other = model.encode(text_a), model.encode(text_b)
-    a, b = (float(_mass(_last(model, t, [], 1), ids).mean()) for t in (tokens, other))
+    fork = Fork(model, tokens, str(dictionary.site))
+    a, b = (float(_mass(_last(f, [], 1), ids).mean()) for f in (fork, Fork(model, other, "embed")))
     if a == b:
         raise UsageError(f"Both texts give the watched words {a:.4f}, so there is no gap. Give texts that differ.")
     _, cache = model.run_with_cache(tokens, sites=[str(dictionary.site)], stop=True)
@@ -200,7 +202,7 @@ def smallest_set(
     steps: list[Step] = []
     tried = candidates
     while len(steps) < most and tried:
-        mass = _ablated(model, dictionary, tokens, chosen, tried, ids)
+        mass = _ablated(fork, dictionary, chosen, tried, ids)
         closed = (a - mass) / (a - b)
         order = closed.argsort(descending=True, stable=True)
         best, gain = tried[int(order[0])], float(closed[order[0]])
@@ -213,33 +215,31 @@ def smallest_set(
 
 
 def _ablated(
-    model: Model, dictionary: Dictionary, tokens: Tokens, chosen: list[int], tried: list[int], ids: Tensor
+    fork: Fork, dictionary: Dictionary, chosen: list[int], tried: list[int], ids: Tensor
 ) -> Float[Tensor, " tried"]:
     """Return the watched mass with `chosen` and each one of `tried` ablated, all positions of the texts."""
-    texts, found = len(tokens.ids), []
-    step = max(_rows(model, tokens) // texts, 1)
+    texts, found = len(fork.tokens.ids), []
+    step = max(_rows(fork.model) // texts, 1)
     for first in range(0, len(tried), step):
         part = tried[first : first + step]
         out: Mapping[int, Tensor] = {i: torch.ones(len(part) * texts) for i in chosen} | {
             i: (torch.arange(len(part)) == n).float().repeat_interleave(texts) for n, i in enumerate(part)
         }
-        logits = _last(model, tokens, [Steer(dictionary, out, mode="ablate")], len(part))
+        logits = _last(fork, [Steer(dictionary, out, mode="ablate")], len(part))
         found.append(_mass(logits, ids).view(len(part), texts).mean(1))
     return torch.cat(found)
 
 
-def _last(model: Model, tokens: Tokens, edits: Sequence[Edit], times: int) -> Float[Tensor, "rows vocab"]:
+def _last(fork: Fork, edits: Sequence[Edit], times: int) -> Float[Tensor, "rows vocab"]:
     """Return the logits after the last word of every text, the whole batch repeated, in float64."""
-    batch = repeat(tokens, times)
-    with model.edit(*edits):
-        logits = model.logits(batch)
-    return logits[torch.arange(len(batch.ids), device=logits.device), batch.lengths - 1].double()
+    with fork.model.edit(*edits):
+        return fork.ends(last_words(fork.tokens), times).logits().double()
 
 
 def _mass(logits: Float[Tensor, "rows vocab"], ids: Int[Tensor, " ids"]) -> Float[Tensor, " rows"]:
     return logits.softmax(-1)[:, ids].sum(1)
 
 
-def _rows(model: Model, tokens: Tokens) -> int:
-    """Rows of a batch whose logits still fit."""
-    return max(min(NUMBERS // (tokens.ids.shape[1] * model.d_vocab), 64), 1)
+def _rows(model: Model) -> int:
+    """Rows of a batch whose last words' logits still fit."""
+    return max(min(NUMBERS // model.d_vocab, 64), 1)

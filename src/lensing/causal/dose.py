@@ -14,14 +14,15 @@ from lensing.causal.steer import Mode, Steer, Unit, steer, unit_of
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import check_fits
 from lensing.errors import UsageError
-from lensing.measure.coherence import BABBLE, WARNING, check_seeds, compare, nats_per_token, repeat, side_effect
+from lensing.measure.coherence import BABBLE, WARNING, check_seeds, compare, nats_per_token, side_effect
 from lensing.model.edit import At
+from lensing.model.ends import Fork, last_words, repeat
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 TOP = 10  # next words of each strength
-ROWS, NUMBERS = 256, 1 << 23  # continuations written at once, and numbers in their next-word logits
+ROWS, NUMBERS = 256, 1 << 24  # continuations written at once, and numbers in their next-word logits
 
 LATENT, MEANS, RANDOM_LATENT, RANDOM_DIRECTION = "latent", "difference of means", "random latent", "random direction"
 
@@ -193,8 +194,9 @@ class _Bench:
         if not len(rows):
             raise UsageError("The prompt holds no word. Give at least one.")
         self.mean_norm = dictionary.statistics.mean_norm if dictionary.statistics else float(rows.norm(dim=1).mean())
-        self.unrelated = model.encode(list(unrelated)) if unrelated else None
-        self.clean = model.logits(self.unrelated) if self.unrelated is not None else None
+        self.fork = Fork(model, prompt, str(dictionary.site))
+        self.unrelated = Fork(model, model.encode(list(unrelated)), str(dictionary.site)) if unrelated else None
+        self.clean = self.unrelated.ends(~self.unrelated.tokens.special) if self.unrelated is not None else None
 
     def edit(self, jobs: Sequence[Job], at: At, times: int = 1) -> Steer:
         """The edit with `times` rows for each strength of a direction."""
@@ -238,7 +240,7 @@ class _Bench:
         one = [] if jobs is None else [self.edit(jobs, self.at)]
         many = [] if jobs is None else [self.edit(jobs, self.at, k)]
         with self.model.edit(*one):
-            p = self.model.logits(repeat(self.prompt, n))[:, -1].double().softmax(-1)
+            p = self.fork.ends(last_words(self.prompt), n).logits().double().softmax(-1)
         with self.model.edit(*many):
             made = self.model.generate(
                 repeat(self.prompt, n * k), max_new_tokens=self.new_tokens, temperature=1.0, seed=self.draws * n
@@ -279,7 +281,7 @@ class _Bench:
             return None
         if job[0] == self.still:
             return 0.0
-        edit = self.edit([job], "all", len(self.unrelated.ids))
+        edit = self.edit([job], "all", len(self.unrelated.tokens.ids))
         return side_effect(self.model, edit, self.unrelated, clean=self.clean).kl
 
 

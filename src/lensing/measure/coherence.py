@@ -14,13 +14,14 @@ from torch import Tensor
 from lensing.errors import UsageError
 from lensing.measure.kl import cross_entropy, kl
 from lensing.model.edit import Edit
+from lensing.model.ends import Ends, Fork, ends, repeat
 from lensing.model.generate import Generation
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
 
 WARNING = 1.0  # nats a token: from here on the text is strained
 BABBLE = 3.0  # nats a token: from here on it is babble
-NUMBERS = 1 << 26  # logits held at once
+TOKENS = 1 << 12  # of a pass
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,19 @@ def nats_per_token(model: Model, generation: Generation) -> Float[Tensor, " batc
     ids = torch.cat([generation.prompt.ids, generation.ids], 1)[:, :-1]
     mask = torch.cat([generation.prompt.mask, generation.mask], 1)[:, :-1]
     special = torch.cat([generation.prompt.special, torch.zeros_like(generation.mask)], 1)[:, :-1] | ~mask
-    step = max(NUMBERS // (ids.shape[1] * model.d_vocab), 1)
+    where = torch.zeros_like(mask)
+    where[:, start - 1 :] = True
+    step = max(TOKENS // ids.shape[1], 1)
     nats = []
     for first in range(0, rows, step):
         part = slice(first, first + step)
         tokens = Tokens(ids[part], mask[part], special[part], [[]] * len(ids[part]))
-        logits = model.logits(tokens)[:, start - 1 :]
-        nats.append(_row_means(cross_entropy(logits, generation.ids[part]), generation.mask[part]))
+        targets = generation.ids[part].flatten()
+        found, done = [], 0
+        for logits in ends(model, tokens, where[part]).parts():
+            found.append(cross_entropy(logits, targets[done : done + len(logits)]))
+            done += len(logits)
+        nats.append(_row_means(torch.cat(found).view_as(generation.ids[part]), generation.mask[part]))
     return torch.cat(nats)
 
 
@@ -106,27 +113,26 @@ class SideEffect:
 
 
 def side_effect(
-    model: Model, edits: Edit | Sequence[Edit], texts: Sequence[Prompt] | Tokens, *, clean: Tensor | None = None
+    model: Model, edits: Edit | Sequence[Edit], texts: Sequence[Prompt] | Tokens | Fork, *, clean: Ends | None = None
 ) -> SideEffect:
     """Measure what edits do to the next-word predictions of unrelated texts; give edits that act at all positions.
 
-    `clean` is `model.logits(texts)` where it is known already.
+    Texts as a `Fork` at the edits' site are run from there on; `clean` is what their unsteered run ends in at all
+    positions that are not special, where that is known already.
     """
-    tokens = texts if isinstance(texts, Tokens) else model.encode(list(texts))
-    clean = model.logits(tokens) if clean is None else clean
-    with model.edit(*([edits] if isinstance(edits, Edit) else edits)):
-        steered = model.logits(tokens)
-    real = ~tokens.special
+    if isinstance(texts, Fork):
+        fork = texts
+    else:
+        fork = Fork(model, texts if isinstance(texts, Tokens) else model.encode(list(texts)), "embed")
+    real = ~fork.tokens.special
     n = int(real.sum())
     if not n:
         raise UsageError("The unrelated texts hold no words. Give texts of at least one word.")
-    return SideEffect(float(kl(clean[real], steered[real]).sum()) / n, n)
-
-
-def repeat(tokens: Tokens, times: int) -> Tokens:
-    """Return a batch with every row `times` times, the whole batch one after the other."""
-    ids, mask, special = (t.repeat(times, 1) for t in (tokens.ids, tokens.mask, tokens.special))
-    return Tokens(ids, mask, special, tokens.strings * times)
+    clean = fork.ends(real) if clean is None else clean
+    with model.edit(*([edits] if isinstance(edits, Edit) else edits)):
+        steered = fork.ends(real)
+    parts = zip(clean.parts(), steered.parts(), strict=True)
+    return SideEffect(sum(float(kl(before, after).sum()) for before, after in parts) / n, n)
 
 
 def check_seeds(seeds: int) -> int:

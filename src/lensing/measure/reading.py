@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lensing.data.live import live
+from lensing.data.pieces import read_pieces
 from lensing.dictionary.base import Dictionary
 from lensing.measure.contexts import Passages
 from lensing.measure.cover import Labels
@@ -39,8 +39,8 @@ def reading(model: Model, dictionary: Dictionary, given: Sequence[str] | None = 
             sure = {k: v[0] for k, v in enumerate(shipped.possible[cls]) if len(v) == 1 and v[0] is not None}
             columns.append((codes[:, c].astype(np.int64), {k: f"{cls}.{v}" for k, v in sure.items()}))
     elif given is not None:
-        source = live(model, list(given), sites=str(dictionary.site), held_out=0.0)
-        text = Passages.of(model, _first(source.training_tokens(), tokens), "the text given")
+        pieces = (piece.tolist() for piece in read_pieces(model, given))
+        text = Passages.of(model, _first(pieces, tokens), "the text given")
     else:
         documents = [] if dictionary.sample is None else dictionary.sample.documents()
         text = Passages.of(model, _first(documents, tokens), "the dictionary's held-out sample")
@@ -50,10 +50,11 @@ def reading(model: Model, dictionary: Dictionary, given: Sequence[str] | None = 
     return Reading(text, Labels(tuple(columns)), shipped is not None)
 
 
-def _first(documents: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+def _first(documents: Iterable[Sequence[int]], tokens: int) -> list[list[int]]:
     kept, left = [], tokens
     for document in documents:
-        if left > 0:
-            kept.append(list(document[:left]))
-            left -= len(document)
+        if left <= 0:
+            break
+        kept.append(list(document[:left]))
+        left -= len(document)
     return kept

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lensing.errors import PromptError, UsageError
 from lensing.model.edit import EditContext
-from lensing.model.parts import masking
+from lensing.model.parts import contiguous_head, masking
 from lensing.model.taps import Taps
 from lensing.model.tokens import Prompt, Tokens
 
@@ -79,7 +79,7 @@ def generate(
     kept: list[Tensor] = []
     pieces: dict[str, list[Tensor]] = {site.name: [] for site, _ in wanted}
     past = _new_past(model) if cache else None
-    with model.forward(taps), torch.no_grad(), taps:
+    with model.forward(taps), torch.no_grad(), taps, contiguous_head(model.adapter):
         for step in range(max_new_tokens):
             positions = torch.arange(ids.shape[1] - chunk.shape[1], ids.shape[1], device=model.device)
             taps.at = EditContext(positions, start, tokens.lengths, chunk_special, tokens.offsets)

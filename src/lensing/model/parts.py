@@ -79,6 +79,19 @@ def without_blocks(adapter: Adapter, first: int) -> Iterator[None]:
             adapter.layers[layer] = adapter.blocks[layer].module
 
 
+@contextlib.contextmanager
+def contiguous_head(adapter: Adapter) -> Iterator[None]:
+    """Give the unembedding its rows one after the other in memory, as when no position was left out.
+
+    Of a slice of positions torch makes a batched product, and in bfloat16 on a CPU a copy of the weights for each row.
+    """
+    hook = adapter.head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def masking(hf: Any, tokens: Tokens) -> dict[str, Any]:
     """Return what the model must be told where padding stands on the left; on the right no real token looks."""
     if bool(tokens.mask[:, 0].all()):
