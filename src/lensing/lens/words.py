@@ -9,6 +9,7 @@ from torch import Tensor
 from lensing.errors import ModelError
 from lensing.model.run import Model
 
+NUMBERS = 1 << 24  # of the unembedding, widened at once
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
@@ -30,5 +31,7 @@ def direct_words(model: Model, directions: Float[Tensor, "n d_model"]) -> Float[
     d = directions.float() if norm is None else norm.linear(directions.float(), directions.new_ones(1).float())
     if model.adapter.project_out is not None:
         d = model.adapter.project_out(d)
-    logits = d @ model.W_U.to(d)
+    # some words at a time: a large vocabulary in float32 would be the largest tensor of all
+    parts = [d @ part.to(d).T for part in model.W_U.T.split(max(NUMBERS // model.d_model, 1))]
+    logits = torch.cat(parts, -1)
     return logits - logits.mean(-1, keepdim=True)

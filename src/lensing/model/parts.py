@@ -81,11 +81,16 @@ def without_blocks(adapter: Adapter, first: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def contiguous_head(adapter: Adapter) -> Iterator[None]:
-    """Give the unembedding its rows one after the other in memory, as when no position was left out.
+    """Give the unembedding its rows one after the other in memory, with the strides of a tensor that is whole.
 
     Of a slice of positions torch makes a batched product, and in bfloat16 on a CPU a copy of the weights for each row.
     """
-    hook = adapter.head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
+
+    def whole(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # contiguous() leaves a single row its strides
+        return (args[0].clone(memory_format=torch.contiguous_format), *args[1:])
+
+    hook = adapter.head.register_forward_pre_hook(whole)
     try:
         yield
     finally:
