@@ -70,3 +70,21 @@ def test_a_slice_of_positions_is_given_whole_to_the_unembedding(model):
     # this hook was there first, and sees what comes from the model; the one that mends it runs after
     assert seen == [False, True]
     assert not model.adapter.head._forward_pre_hooks
+
+
+def test_what_all_rows_begin_with_is_run_once(model):
+    rows = [[1, *range(20, 50), *range(first, first + more)] for first, more in ((60, 4), (70, 3), (80, 1), (90, 4))]
+    batch = model.encode(rows)
+    where = batch.mask.clone()
+    where[:, :30] = False
+    seen = []
+    hook = model.adapter.embedding.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    try:
+        found = ends(model, batch, where).logits()
+    finally:
+        hook.remove()
+    assert seen == [(1, 30), (4, 5)]
+    assert torch.allclose(found, model.logits(batch)[where], atol=1e-4)
+    with model.edit(Add("resid_post.0", torch.ones(model.d_model), at=0, include_special=True)):
+        edited = ends(model, batch, where).logits()
+        assert torch.allclose(edited, model.logits(batch)[where], atol=1e-4), "under an edit nothing is shared"

@@ -14,7 +14,7 @@ from lensing.causal.steer import Mode, Steer, Unit, steer, unit_of
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import check_fits
 from lensing.errors import UsageError
-from lensing.measure.coherence import BABBLE, WARNING, check_seeds, compare, nats_per_token, side_effect
+from lensing.measure.coherence import BABBLE, WARNING, check_seeds, compare, nats_per_token, side_effects
 from lensing.model.edit import At
 from lensing.model.ends import Fork, last_words, repeat
 from lensing.model.run import Model
@@ -196,7 +196,6 @@ class _Bench:
         self.mean_norm = dictionary.statistics.mean_norm if dictionary.statistics else float(rows.norm(dim=1).mean())
         self.fork = Fork(model, prompt, str(dictionary.site))
         self.unrelated = Fork(model, model.encode(list(unrelated)), str(dictionary.site)) if unrelated else None
-        self.clean = self.unrelated.ends(~self.unrelated.tokens.special) if self.unrelated is not None else None
 
     def edit(self, jobs: Sequence[Job], at: At, times: int = 1) -> Steer:
         """The edit with `times` rows for each strength of a direction."""
@@ -209,7 +208,7 @@ class _Bench:
         # Unsteered rows are made once, and stand for the strength that changes nothing in every direction.
         plain = self.words(None)[0]
         jobs = [(s, vector) for _, _, vector in directions for s in self.strengths if s != self.still]
-        words = iter(self.words(jobs))
+        words, spilt = iter(self.words(jobs)), iter(self.spill(jobs))
         found = []
         for name, number, vector in directions:
             doses = []
@@ -220,7 +219,7 @@ class _Bench:
                     Dose(
                         strength=s, share_of_norm=self.share((s, vector)), table=said.table, watched=said.watched,
                         text=said.text, coherence_cost=cost.cost, se=cost.se, verdict=cost.verdict,
-                        side_effect=self.spill((s, vector)), impossible=said.impossible,
+                        side_effect=self.none if s == self.still else next(spilt), impossible=said.impossible,
                     )
                 )  # fmt: skip
             found.append(Direction(name, number, tuple(doses)))
@@ -275,14 +274,17 @@ class _Bench:
         amount = self.edit([job], self.at).amounts(self.h)[..., 0].abs()[~self.prompt.special].mean()
         return float(amount * self.dictionary.W_dec[self.latent].norm()) / self.mean_norm
 
-    def spill(self, job: Job) -> float | None:
-        """Return the side effect on the unrelated texts."""
-        if self.unrelated is None:
-            return None
-        if job[0] == self.still:
-            return 0.0
-        edit = self.edit([job], "all", len(self.unrelated.tokens.ids))
-        return side_effect(self.model, edit, self.unrelated, clean=self.clean).kl
+    @property
+    def none(self) -> float | None:
+        """The side effect of the strength that changes nothing."""
+        return None if self.unrelated is None else 0.0
+
+    def spill(self, jobs: Sequence[Job]) -> list[float | None]:
+        """Return the side effects of jobs on the unrelated texts."""
+        if self.unrelated is None or not jobs:
+            return [None] * len(jobs)
+        rows = len(self.unrelated.tokens.ids)
+        return [found.kl for found in side_effects(self.unrelated, [[self.edit([job], "all", rows)] for job in jobs])]
 
 
 def _side_directions(

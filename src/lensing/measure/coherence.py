@@ -14,7 +14,7 @@ from torch import Tensor
 from lensing.errors import UsageError
 from lensing.measure.kl import cross_entropy, kl
 from lensing.model.edit import Edit
-from lensing.model.ends import Ends, Fork, ends, repeat
+from lensing.model.ends import Fork, ends, repeat
 from lensing.model.generate import Generation
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
@@ -113,26 +113,32 @@ class SideEffect:
 
 
 def side_effect(
-    model: Model, edits: Edit | Sequence[Edit], texts: Sequence[Prompt] | Tokens | Fork, *, clean: Ends | None = None
-) -> SideEffect:
+    model: Model, edits: Edit | Sequence[Edit], texts: Sequence[Prompt] | Tokens | Fork
+) -> SideEffect:  # fmt: skip
     """Measure what edits do to the next-word predictions of unrelated texts; give edits that act at all positions.
 
-    Texts as a `Fork` at the edits' site are run from there on; `clean` is what their unsteered run ends in at all
-    positions that are not special, where that is known already.
+    Texts as a `Fork` at the edits' site are run from there on.
     """
-    if isinstance(texts, Fork):
-        fork = texts
-    else:
-        fork = Fork(model, texts if isinstance(texts, Tokens) else model.encode(list(texts)), "embed")
+    if not isinstance(texts, Fork):
+        texts = Fork(model, texts if isinstance(texts, Tokens) else model.encode(list(texts)), "embed")
+    return side_effects(texts, [[edits] if isinstance(edits, Edit) else edits])[0]
+
+
+def side_effects(fork: Fork, jobs: Sequence[Sequence[Edit]]) -> list[SideEffect]:
+    """Measure what each of several lists of edits does, as `side_effect` does for one."""
     real = ~fork.tokens.special
     n = int(real.sum())
     if not n:
         raise UsageError("The unrelated texts hold no words. Give texts of at least one word.")
-    clean = fork.ends(real) if clean is None else clean
-    with model.edit(*([edits] if isinstance(edits, Edit) else edits)):
-        steered = fork.ends(real)
-    parts = zip(clean.parts(), steered.parts(), strict=True)
-    return SideEffect(sum(float(kl(before, after).sum()) for before, after in parts) / n, n)
+    steered = []
+    for edits in jobs:
+        with fork.model.edit(*edits):
+            steered.append(fork.ends(real).parts())
+    sums = [0.0] * len(jobs)
+    for before in fork.ends(real).parts():  # the unsteered logits are made once for all
+        for i, parts in enumerate(steered):
+            sums[i] += float(kl(before, next(parts)).sum())
+    return [SideEffect(total / n, n) for total in sums]
 
 
 def check_seeds(seeds: int) -> int:

@@ -6,6 +6,7 @@ same with every strength of it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, final
 
@@ -13,13 +14,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lensing.model.edit import EditContext
 from lensing.model.sites import GLOBAL_LAST, SiteName
+from lensing.model.taps import Stop, Taps
 from lensing.model.tokens import Tokens
 
 if TYPE_CHECKING:
     from lensing.model.run import Model
 
 NUMBERS = 1 << 24  # logits made at once
+SHARED = 64  # tokens spared, from which on what rows begin with alike is run once
 
 
 @final
@@ -60,8 +64,36 @@ def ends(
         assert logits is not None
         return Ends(model, logits[where], made=True)
     last = f"resid_post.{model.n_layers - 1}"
+    shared = 0 if begin is not None or model.edited else _shared(tokens, where)
+    if shared * (len(tokens.ids) - 1) >= SHARED:
+        return Ends(model, _after(model, tokens, shared, last)[where[:, shared:]], made=False)
     _, cache = model.run_with_cache(tokens, sites=[last], stop=True, start=begin)
     return Ends(model, cache[last][where], made=False)
+
+
+def _shared(tokens: Tokens, where: Bool[Tensor, "batch pos"]) -> int:
+    """How many tokens all rows begin with, before the first position that is marked."""
+    alike = (tokens.ids == tokens.ids[:1]).all(0) & tokens.mask.all(0) & ~where.any(0)
+    return int(alike.long().cumprod(0).sum())
+
+
+def _after(model: Model, tokens: Tokens, shared: int, site: str) -> Float[Tensor, "batch rest d_model"]:
+    """A site's values after the tokens that all rows begin with, which are run once."""
+    from transformers import DynamicCache
+
+    past = DynamicCache(config=model.adapter.config)
+    taps = Taps(model.adapter, [model._place(site)], stop_early=True)
+    with model.forward(taps), taps:
+        for rows, columns in ((slice(1), slice(shared)), (slice(None), slice(shared, None))):
+            taps.at = EditContext(
+                torch.arange(tokens.ids.shape[1], device=tokens.ids.device)[columns], tokens.ids.shape[1],
+                tokens.lengths[rows], tokens.special[rows, columns],
+            )  # fmt: skip
+            with contextlib.suppress(Stop):
+                model.hf(input_ids=tokens.ids[rows, columns], past_key_values=past, use_cache=True)
+            if columns.stop is not None:
+                past.batch_repeat_interleave(len(tokens.ids))
+    return taps.values[site]
 
 
 @final
