@@ -206,9 +206,13 @@ class _Bench:
     def measure(self, directions: Sequence[tuple[str, int | None, Tensor]]) -> list[Direction]:
         """Return all doses of all directions."""
         # Unsteered rows are made once, and stand for the strength that changes nothing in every direction.
-        plain = self.words(None)[0]
         jobs = [(s, vector) for _, _, vector in directions for s in self.strengths if s != self.still]
-        words, spilt = iter(self.words(jobs)), iter(self.spill(jobs))
+        if self.still is None:
+            plain, words = self.batch(None)[0], iter(self.words(jobs))
+        else:
+            plain, *rest = self.words([(self.still, directions[0][2]), *jobs])
+            words = iter(rest)
+        spilt = iter(self.spill(jobs))
         found = []
         for name, number, vector in directions:
             doses = []
@@ -225,15 +229,13 @@ class _Bench:
             found.append(Direction(name, number, tuple(doses)))
         return found
 
-    def words(self, jobs: Sequence[Job] | None) -> list[_Words]:
-        """Return next words and continuations of many strengths and directions, or without steering (None)."""
-        if jobs is None:
-            return self.batch(None)
+    def words(self, jobs: Sequence[Job]) -> list[_Words]:
+        """Return next words and continuations of many strengths and directions."""
         step = max(min(ROWS, NUMBERS // self.model.d_vocab) // len(self.draws), 1)
         return [words for first in range(0, len(jobs), step) for words in self.batch(jobs[first : first + step])]
 
     def batch(self, jobs: Sequence[Job] | None) -> list[_Words]:
-        """One forward pass and one generation for all jobs."""
+        """One forward pass and one generation for all jobs, or without steering (None)."""
         k = len(self.draws)
         n = 1 if jobs is None else len(jobs)
         one = [] if jobs is None else [self.edit(jobs, self.at)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal, final
 
 import torch
@@ -15,6 +16,8 @@ from lensing.errors import UsageError
 from lensing.model.cache import Cache
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
+
+NUMBERS = 1 << 24  # logits made at once
 
 
 @final
@@ -188,9 +191,8 @@ def lens_grid(
     final = model.unembed(streams[last]).float().log_softmax(-1)
     followed = final.argmax(-1) if answer is None else torch.full_like(source.ids, _token(model, answer))
     ids, probs, entropy, kl, answer_probs, rank = [], [], [], [], [], []
-    # One layer at a time: [pos, vocab] of a large vocabulary is all that should stand in memory.
-    for layer, stream in streams.items():
-        logp = final if layer == last else lens.logits(model, layer, stream).float().log_softmax(-1)
+    before = [(layer, stream) for layer, stream in streams.items() if layer != last]
+    for logp in chain(_guesses(model, lens, before), [final]):
         best = logp.topk(top, dim=-1)
         ids.append(best.indices)
         probs.append(best.values.exp())
@@ -212,6 +214,17 @@ def lens_grid(
 def logit_lens(model: Model, source: Cache | Prompt | Sequence[Prompt] | Tokens, top: int = 10) -> LensGrid:
     """Read every layer as if it were the last one (nostalgebraist 2020, "interpreting GPT: the logit lens")."""
     return lens_grid(model, source, top=top)
+
+
+def _guesses(
+    model: Model, lens: Lens, streams: Sequence[tuple[int, Tensor]]
+) -> Iterator[Float[Tensor, "batch pos vocab"]]:  # fmt: skip
+    """The log-probabilities of each layer, some layers at a time: all of them, of a large vocabulary, are too many."""
+    step = max(NUMBERS // (streams[0][1][..., 0].numel() * model.d_vocab), 1) if streams else 1
+    for first in range(0, len(streams), step):
+        some = torch.stack([lens.translate(layer, stream) for layer, stream in streams[first : first + step]])
+        for logits in model.unembed(some):
+            yield logits.float().log_softmax(-1)
 
 
 def _token(model: Model, answer: int | str) -> int:

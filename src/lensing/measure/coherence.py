@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lensing.errors import UsageError
-from lensing.measure.kl import cross_entropy, kl
+from lensing.measure.kl import cross_entropy, kl_to_each
 from lensing.model.edit import Edit
 from lensing.model.ends import Fork, ends, repeat
 from lensing.model.generate import Generation
@@ -136,8 +136,8 @@ def side_effects(fork: Fork, jobs: Sequence[Sequence[Edit]]) -> list[SideEffect]
             steered.append(fork.ends(real).parts())
     sums = [0.0] * len(jobs)
     for before in fork.ends(real).parts():  # the unsteered logits are made once for all
-        for i, parts in enumerate(steered):
-            sums[i] += float(kl(before, next(parts)).sum())
+        for i, found in enumerate(kl_to_each(before, (next(parts) for parts in steered))):
+            sums[i] += float(found.sum())
     return [SideEffect(total / n, n) for total in sums]
 
 

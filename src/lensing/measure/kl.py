@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,14 +13,29 @@ CHUNK = 1 << 22  # numbers a chunk: large vocabularies are taken a few positions
 
 def kl(p: Float[Tensor, "*leading vocab"], q: Float[Tensor, "*leading vocab"]) -> Float[Tensor, "*leading"]:
     """KL(p || q) in nats at every position, from logits, in float64."""
-    flat_p, flat_q = p.reshape(-1, p.shape[-1]), q.reshape(-1, q.shape[-1])
     step = max(CHUNK // p.shape[-1], 1)
-    parts = []
-    for a, b in zip(flat_p.split(step), flat_q.split(step), strict=True):
-        log_a, log_b = a.double().log_softmax(-1), b.double().log_softmax(-1)
-        # where p is zero the term is zero, whatever q says
-        parts.append(torch.where(log_a > -torch.inf, log_a.exp() * (log_a - log_b), 0.0).sum(-1).clamp(min=0))
+    flat_p, flat_q = (x.reshape(-1, p.shape[-1]).split(step) for x in (p, q))
+    parts = [kl_to_each(a, [b])[0] for a, b in zip(flat_p, flat_q, strict=True)]
     return torch.cat(parts).view(p.shape[:-1])
+
+
+def kl_to_each(
+    p: Float[Tensor, "rows vocab"], qs: Iterable[Float[Tensor, "rows vocab"]]
+) -> list[Float[Tensor, " rows"]]:  # fmt: skip
+    """KL(p || q) as `kl` gives it, of each q; what p alone decides is made once, whole and in float64."""
+    log_p = p.double().log_softmax(-1)
+    share = log_p.exp()
+    # where p is zero the term is zero, whatever q says
+    own = torch.where(share > 0, share * log_p, 0.0).sum(-1)
+    step = max(CHUNK // p.shape[-1], 1)
+    found = []
+    for q in qs:
+        cross = [
+            torch.where(a > 0, a * b.double().log_softmax(-1), 0.0).sum(-1)
+            for a, b in zip(share.split(step), q.split(step), strict=True)
+        ]
+        found.append((own - torch.cat(cross)).clamp(min=0))
+    return found
 
 
 def cross_entropy(
