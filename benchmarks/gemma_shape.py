@@ -1,8 +1,9 @@
 """Does the whole walk run on a model of Gemma 2 2B's true shape, in memory and time that a laptop has?
 
 Random weights in bfloat16 (26 blocks of 2,304; 256,000 tokens), a random dictionary of 16,384 latents at `mlp_out.20`
-which takes the 64 largest, seven tokens, three strengths, eight new tokens, and 256 tokens of random text in which
-contexts are looked for. Time is wall time of `ln.walk`, the weights built before; memory the process's peak.
+which takes the 64 largest, seven tokens, three strengths, eight new tokens, and --tokens of random text, in which
+contexts are looked for and side effects measured. Time is wall time of `ln.walk`, the weights built before; memory is
+the process's peak.
 
     python benchmarks/gemma_shape.py                       the true shape, 6 GB of weights
     python benchmarks/gemma_shape.py --layers 2 --vocab 4096     quickly
@@ -26,7 +27,7 @@ from lensing.dictionary.configs import TopK
 from lensing.model.run import Model
 
 GIGABYTES, SECONDS = 9.0, 60.0
-STRENGTHS, NEW_TOKENS, WIDTH, ACTIVE, TEXTS, LENGTH = (0.0, 1.0, 4.0), 8, 16_384, 64, 8, 32
+STRENGTHS, NEW_TOKENS, WIDTH, ACTIVE, TEXTS = (0.0, 1.0, 4.0), 8, 16_384, 64, 8
 
 
 def build(layers: int, vocab: int) -> Any:
@@ -58,6 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=26)
     parser.add_argument("--vocab", type=int, default=256_000)
+    parser.add_argument("--tokens", type=int, default=128, help=f"of the text, in {TEXTS} documents (%(default)s)")
     options = parser.parse_args()
     began = time.perf_counter()
     model = Model(build(options.layers, options.vocab), name="gemma-2-2b-shape")
@@ -65,7 +67,7 @@ def main() -> int:
     sae.site, sae.model_name = f"mlp_out.{min(20, options.layers - 1)}", model.name
     print(f"{model}: built in {time.perf_counter() - began:.0f} s, {_peak():.1f} GB")
     g = torch.Generator().manual_seed(1)
-    texts = [torch.randint(3, options.vocab, (LENGTH,), generator=g).tolist() for _ in range(TEXTS)]
+    texts = [torch.randint(3, options.vocab, (options.tokens // TEXTS,), generator=g).tolist() for _ in range(TEXTS)]
     began, cpu = time.perf_counter(), time.process_time()
     walked = ln.walk(
         list(range(3, 10)), model=model, dictionary=sae, strengths=STRENGTHS, new_tokens=NEW_TOKENS, text=texts

@@ -25,17 +25,19 @@ def kl_to_each(
     """KL(p || q) as `kl` gives it, of each q; what p alone decides is made once, whole and in float64."""
     log_p = p.double().log_softmax(-1)
     share = log_p.exp()
-    # where p is zero the term is zero, whatever q says
-    own = torch.where(share > 0, share * log_p, 0.0).sum(-1)
+    own = _mean(share, log_p)
     step = max(CHUNK // p.shape[-1], 1)
     found = []
     for q in qs:
-        cross = [
-            torch.where(a > 0, a * b.double().log_softmax(-1), 0.0).sum(-1)
-            for a, b in zip(share.split(step), q.split(step), strict=True)
-        ]
-        found.append((own - torch.cat(cross)).clamp(min=0))
+        parts = zip(share.split(step), q.split(step), strict=True)
+        found.append((own - torch.cat([_mean(a, b.double().log_softmax(-1)) for a, b in parts])).clamp(min=0))
     return found
+
+
+def _mean(share: Tensor, log_q: Tensor) -> Tensor:
+    """The mean of ln q under p; where p is zero the term is zero, whatever q says."""
+    found = (share * log_q).sum(-1)
+    return torch.where(share > 0, share * log_q, 0.0).sum(-1) if bool(found.isnan().any()) else found
 
 
 def cross_entropy(
