@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from lensing.causal.metrics import Metric
 from lensing.errors import UsageError
 from lensing.model.edit import Edit, EditContext
+from lensing.model.ends import ends
 from lensing.model.run import Model
 from lensing.model.sites import Site, SiteName
 from lensing.model.tokens import Tokens
@@ -144,6 +145,9 @@ def sweep_nodes(
     step = max(rows // texts, 1)
     _, cache = model.run_with_cache(base, sites=[("resid_pre", layer) for layer in nodes.layers], stop=True)
     each = nodes.each
+    # a metric that looks at one position is given no other
+    position = getattr(metric, "position", None)
+    judge = metric if position is None else replace(metric, position=-1)  # type: ignore[type-var]
     raw = torch.zeros(len(nodes.layers), len(each), dtype=torch.float64)
     with Meter(f"patching {nodes.kind}", total=raw.numel(), unit="nodes", quiet=quiet) as meter:
         for i, layer in enumerate(nodes.layers):
@@ -155,8 +159,17 @@ def sweep_nodes(
                     base.ids.repeat(n, 1), base.mask.repeat(n, 1), base.special.repeat(n, 1), base.strings * n
                 )
                 with model.edit(_Write((nodes.kind, layer), source[layer], some, texts)):
-                    logits, _ = model.run_with_cache(tokens, start=(("resid_pre", layer), resid.repeat(n, 1, 1)))
-                assert logits is not None
-                raw[i, first : first + n] = torch.stack([metric(part).double().mean() for part in logits.split(texts)])
+                    logits = _logits(model, tokens, (layer, resid.repeat(n, 1, 1)), position)
+                raw[i, first : first + n] = torch.stack([judge(part).double().mean() for part in logits.split(texts)])
                 meter.advance(n)
     return raw.reshape(nodes.shape)
+
+
+def _logits(
+    model: Model, tokens: Tokens, start: tuple[int, Tensor], position: int | None
+) -> Float[Tensor, "batch pos vocab"]:
+    """The logits of a run that begins at a block, at one position or (None) at all."""
+    where = torch.zeros_like(tokens.mask)
+    where[:, slice(None) if position is None else position] = True
+    found = ends(model, tokens, where, start=start).logits()
+    return found.view(len(tokens.ids), -1, model.d_vocab)

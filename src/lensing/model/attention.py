@@ -8,6 +8,8 @@ Python (SDPA, flash) are asked for the eager code while it is watched.
 from __future__ import annotations
 
 import contextlib
+import inspect
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+EAGER = "eager_attention_forward"
+_LOCK = threading.Lock()
 SOFTMAX = {functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
 
 # scores before the softmax, and how to compute the pattern from (perhaps changed) scores: returns the pattern
@@ -38,12 +42,56 @@ class SoftmaxWatch(TorchFunctionMode):
         return self._on_softmax(scores, lambda x: func(x, *rest, **kwargs))
 
 
+class _Dispatch:
+    """Stands for a family's eager attention function while modules of it are watched: theirs alone see the watch."""
+
+    def __init__(self, plain: Callable[..., Any]) -> None:
+        self.plain, self.watches = plain, dict[nn.Module, SoftmaxWatch]()
+
+    def __call__(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        watch = self.watches.get(module)
+        if watch is None:
+            return self.plain(module, *args, **kwargs)
+        with watch:
+            return self.plain(module, *args, **kwargs)
+
+
+class _Dispatched:
+    """A handle: the module is watched within its family's eager function until it is removed."""
+
+    def __init__(self, names: dict[str, Any], module: nn.Module, watch: SoftmaxWatch) -> None:
+        self._names, self._module = names, module
+        with _LOCK:
+            if not isinstance(names[EAGER], _Dispatch):
+                names[EAGER] = _Dispatch(names[EAGER])
+            names[EAGER].watches[module] = watch
+
+    def remove(self) -> None:
+        """Give the family its function back, unless other modules of it are watched."""
+        with _LOCK:
+            dispatch = self._names[EAGER]
+            if isinstance(dispatch, _Dispatch):
+                dispatch.watches.pop(self._module, None)
+                if not dispatch.watches:
+                    self._names[EAGER] = dispatch.plain
+
+
 class AttentionTap:
-    """Watches the softmax of one attention module, during its forward and not elsewhere."""
+    """Watches the softmax of one attention module, during its forward and not elsewhere.
+
+    Most families call an eager function of their own file, and the watch need not last longer than that: it costs
+    something with every call of torch.
+    """
 
     def __init__(self, module: nn.Module, on_softmax: OnSoftmax) -> None:
         self._watch = SoftmaxWatch(on_softmax)
         self._depth = 0
+        forward = inspect.unwrap(type(module).forward)
+        names = getattr(forward, "__globals__", {})
+        self.handles: list[Any]
+        if EAGER in names and EAGER in forward.__code__.co_names:
+            self.handles = [_Dispatched(names, module, self._watch)]
+            return
         self.handles = [
             module.register_forward_pre_hook(self._enter),
             module.register_forward_hook(self._leave, always_call=True),

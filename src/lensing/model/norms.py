@@ -25,8 +25,9 @@ class Norm:
 
     def scale(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... 1"]:
         """What the norm divides each vector by, in float32 or better."""
-        x = self.centred(x)
-        return (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        square = x.var(-1, correction=0, keepdim=True) if self.centres else x.square().mean(-1, keepdim=True)
+        return (square + self.eps).sqrt()
 
     def centred(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """The vectors less their mean where the norm takes it away, in float32 or better."""

@@ -27,6 +27,11 @@ class Keep:
     index: slice | Tensor | None = None
     device: torch.device | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether all positions are kept where they are."""
+        return self.index is None and self.device is None
+
     def __call__(self, value: Tensor, axis: int, copy: bool) -> Tensor:
         """The part of a captured tensor that is kept; a copy of its own where only a part is, so the rest is freed."""
         if isinstance(self.index, slice):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,9 +22,18 @@ class Layout:
 
     index: Tensor
 
+    @functools.cached_property
+    def _run(self) -> int | None:
+        """Where the numbers begin, if they stand one after the other."""
+        first = int(self.index.flatten()[0])
+        alike = torch.equal(self.index.flatten().cpu(), torch.arange(first, first + self.index.numel()))
+        return first if alike else None
+
     def take(self, h: Tensor) -> Tensor:
-        """[..., width] to [..., heads, d_head]."""
-        return h[..., self.index]
+        """[..., width] to [..., heads, d_head]; a view where the numbers stand one after the other."""
+        if self._run is None:
+            return h[..., self.index]
+        return h.narrow(-1, self._run, self.index.numel()).unflatten(-1, self.index.shape)
 
     def put(self, h: Tensor, part: Tensor) -> Tensor:
         """`h` with this part changed."""
@@ -58,7 +68,8 @@ class Place:
             return h[..., : h.shape[-1] - self.sinks] if self.sinks else h
         if not self.shaped:
             return h
-        h = h.reshape(*shape, *h.shape[-1:]) if h.dim() < 3 or h.shape[:2] != shape else h  # OPT flattens its rows
+        if h.dim() < 3 or h.shape[0] != shape[0] or h.shape[1] != shape[1]:
+            h = h.reshape(*shape, *h.shape[-1:])  # OPT flattens its rows
         if self.layout is not None:
             return self.layout.take(h)
         if self.d_head is not None:

@@ -7,6 +7,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
     from lensing.model.generate import Generation
 
 Sites = SiteName | Iterable[SiteName]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Sites to capture, with their places and names, and how many numbers a token and a pair of tokens have there."""
+
+    wanted: list[tuple[Site, Place]]
+    names: list[str]
+    each: int
+    each_pair: int
 
 
 @final
@@ -55,6 +66,7 @@ class Model:
         self._available: list[Site] | None = None
         self._known: dict[Any, tuple[Site, Place]] = {}
         self._expanded: dict[Any, list[Site]] = {}
+        self._plans: dict[Any, _Plan] = {}
         logging.getLogger("transformers.modeling_utils").addFilter(_not_about_padding)
         # Hooks sit on modules, which threads share: one forward at a time. Edits belong to the thread that made them.
         self._lock = threading.RLock()
@@ -198,7 +210,8 @@ class Model:
         what lies before.
         """
         tokens = self.encode(prompt)
-        wanted = [self._place(s) for s in self.resolve_all(sites)]
+        plan = self._plan(sites)
+        wanted = plan.wanted
         last = None
         if stop is True and not wanted:
             raise UsageError("stop=True needs sites to stop after. Give sites=, or leave stop out.")
@@ -209,7 +222,7 @@ class Model:
         batch, length = tokens.ids.shape
         first, begin = self._beginning(start, batch, length)
         keep = keeping(positions, length, device)
-        self._refuse_if_large(wanted, batch, length, keep)
+        self._refuse_if_large(plan, batch, length, keep)
         taps = Taps(
             self.adapter, wanted, [*begin, *self._placed_edits()], stop_early=stop is True, stop_after=last,
             detach=not grad, from_embedding=grad is True, keep=keep,
@@ -219,9 +232,10 @@ class Model:
         passed = without_blocks(self.adapter, first)
         with self.forward(taps), torch.set_grad_enabled(bool(grad)), passed, taps, contextlib.suppress(Stop):
             logits = self.hf(input_ids=tokens.ids, use_cache=False, **masking(self.hf, tokens)).logits
-        if missing := [site for site, _ in wanted if site.name not in taps.values]:
-            raise self._missing(missing[0], first, stop if last is not None else None)
-        return logits, Cache({s.name: taps.values[s.name] for s, _ in wanted}, tokens, self)
+        if len(taps.values) < len(wanted):
+            missing = next(site for site, _ in wanted if site.name not in taps.values)
+            raise self._missing(missing, first, stop if last is not None else None)
+        return logits, Cache({name: taps.values[name] for name in plan.names}, tokens, self)
 
     def _beginning(
         self, start: tuple[SiteName, Tensor] | None, batch: int, length: int
@@ -241,19 +255,28 @@ class Model:
             )
         return site.layer, [(site, place, Replace(site, start[1]))]
 
-    def _refuse_if_large(self, wanted: Sequence[tuple[Site, Place]], batch: int, length: int, keep: Keep) -> None:
+    def _plan(self, sites: Sites) -> _Plan:
+        """What names and patterns mean: found once for each list of them."""
+        key = tuple(_as_sites(sites))
+        if key not in self._plans:
+            wanted = [self._place(s) for s in self.resolve_all(key)]
+            sized = [s for s, _ in wanted if s.kind != "module" and s.part != "acts"]
+            self._plans[key] = _Plan(
+                wanted, [site.name for site, _ in wanted],
+                sum(math.prod(self.shape(site, 1, 1)) for site in sized if not site.by_query),
+                sum(math.prod(self.shape(site, 1, 1)) for site in sized if site.by_query),
+            )  # fmt: skip
+        return self._plans[key]
+
+    def _refuse_if_large(self, plan: _Plan, batch: int, length: int, keep: Keep) -> None:
         """Refuse captures that would not fit beside the model, before anything runs."""
         index = slice(None) if keep.index is None else keep.index
         kept = len(range(length)[index]) if isinstance(index, slice) else len(index)
-        numbers = sum(
-            math.prod(self.shape(site, batch, length)) * kept // length
-            for site, _ in wanted
-            if site.kind != "module" and site.part != "acts"
-        )
+        numbers = batch * kept * (plan.each + plan.each_pair * length)
         device = keep.device or self.device
         room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
         refuse_too_large(
-            f"What is captured at {len(wanted)} sites of {batch} x {length} tokens",
+            f"What is captured at {len(plan.wanted)} sites of {batch} x {length} tokens",
             numbers * torch.finfo(self.dtype).bits // 8,
             "Capture fewer sites or positions=, or run fewer rows at a time.", room=room,
         )  # fmt: skip

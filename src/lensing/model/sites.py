@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -79,7 +80,7 @@ class Site:
     path: str | None = None
     part: str | None = None
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """The canonical name: `mlp_out.2`, `embed`, `module:model.layers.0.mlp`, `mlp_out.2.sae.acts`."""
         place = self.kind if self.layer is None else f"{self.kind}.{self.layer}"

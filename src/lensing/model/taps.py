@@ -55,7 +55,8 @@ class Taps:
         keep: Keep | None = None,
     ) -> None:
         self.values: dict[str, Tensor] = {}
-        self.at: EditContext | None = None
+        self._at: EditContext | None = None
+        self._shape: tuple[int, ...] = ()
         self._detach, self._stop_early, self._keep = detach, stop_early, keep or Keep()
         self._grad_root = adapter.embedding if from_embedding else None
         self._deltas: dict[int, Tensor] = {}
@@ -76,6 +77,15 @@ class Taps:
         self._handles: list[Any] = []
 
     @property
+    def at(self) -> EditContext | None:
+        """Where the chunk of tokens being computed stands."""
+        return self._at
+
+    @at.setter
+    def at(self, at: EditContext) -> None:
+        self._at, self._shape = at, tuple(at.special.shape)
+
+    @property
     def watch_softmax(self) -> bool:
         """Whether the model's attention must run its plain code."""
         return any(side in ("scores", "pattern") for _, side in self._spots)
@@ -92,9 +102,11 @@ class Taps:
             softmaxes: dict[nn.Module, dict[str, _Spot]] = {}
             for (module, side), spot in sorted(self._spots.items(), key=lambda item: SIDES.index(item[0][1])):
                 if side == "in":
-                    self._handles.append(module.register_forward_pre_hook(self._in_hook(spot), with_kwargs=True))
+                    hook = self._in_reader(spot) if self._only_reads(spot) else self._in_hook(spot)
+                    self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
                 elif side == "out":
-                    self._handles.append(module.register_forward_hook(self._out_hook(spot)))
+                    hook = self._out_reader(spot) if self._only_reads(spot) else self._out_hook(spot)
+                    self._handles.append(module.register_forward_hook(hook))
                 elif side == "scale":
                     self._handles.append(module.register_forward_hook(self._scale_hook(spot), with_kwargs=True))
                 else:
@@ -115,6 +127,37 @@ class Taps:
         self._deltas.clear()
 
     # hooks ----------------------------------------------------------------------------------------------------------
+
+    def _only_reads(self, spot: _Spot) -> bool:
+        """Whether nothing is changed, stopped or cut here, so that the shortest code does: there may be hundreds."""
+        copies = any(place.copy for _, place in spot.captures)
+        return self._keep.whole and not (spot.edits or spot.carries or spot.stop or copies or self._stop_early)
+
+    def _in_reader(self, spot: _Spot) -> Any:
+        read = self._reader(spot)
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            read(first_input(args, kwargs))
+
+        return hook if self._detach else self._in_hook(spot)
+
+    def _out_reader(self, spot: _Spot) -> Any:
+        read = self._reader(spot)
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            read(output if output.__class__ is Tensor else first_output(output))
+
+        return hook if self._detach else self._out_hook(spot)
+
+    def _reader(self, spot: _Spot) -> Any:
+        seen = [(site.name, place.see) for site, place in spot.captures]
+
+        def read(raw: Tensor) -> None:
+            for name, see in seen:
+                value = see(raw, self._shape)
+                self.values[name] = value.detach() if value.requires_grad else value
+
+        return read
 
     def _in_hook(self, spot: _Spot) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -171,8 +214,7 @@ class Taps:
 
     def _visit(self, spot: _Spot, raw: Tensor, module: int) -> Tensor:
         """Apply this spot's edits in order, then capture; return the very same tensor if nothing was edited."""
-        assert self.at is not None
-        h, shape = raw, tuple(self.at.special.shape)
+        h, shape = raw, self._shape
         for source in spot.carries:
             delta = self._deltas.pop(source, None)
             if delta is not None:
@@ -236,8 +278,9 @@ class Taps:
         return visit
 
     def _capture(self, site: Site, value: Tensor, copy: bool) -> None:
-        value = self._keep(value, 2 if site.by_query else 1, copy)
-        self.values[site.name] = value.detach() if self._detach else value
+        if copy or not self._keep.whole:
+            value = self._keep(value, 2 if site.by_query else 1, copy)
+        self.values[site.name] = value.detach() if self._detach and value.requires_grad else value
 
 
 def _require_grad(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
