@@ -10,6 +10,7 @@ import torch
 import lensing.model.load as load
 from lensing.errors import FileFormatError, ModelError, UnknownNameError, UnsafeFileError, UsageError
 from lensing.model.load import load_model
+from lensing.model.weigh import weight_bytes
 
 TEXT = "the reliability of the almanac is very"
 
@@ -124,9 +125,41 @@ def test_code_in_a_folder_is_never_run(broken):
     config = json.loads((broken / "config.json").read_text())
     auto = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.C"}
     (broken / "config.json").write_text(json.dumps(config | {"model_type": "evil", "auto_map": auto}))
-    with pytest.raises(ModelError):
+    with pytest.raises(UnsafeFileError, match=r"evil\.C.*trust_remote_code=True"):
         load_model(broken)
     assert not marker.exists()
+
+
+def test_code_of_its_own_runs_where_it_is_trusted(broken, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    plain = load_model(broken).logits(TEXT)
+    (broken / "mine.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MyConfig(LlamaConfig):\n    model_type = 'mine'\n"
+        "class MyForCausalLM(LlamaForCausalLM):\n    config_class = MyConfig\n"
+    )
+    config = json.loads((broken / "config.json").read_text())
+    own = {"AutoConfig": "mine.MyConfig", "AutoModelForCausalLM": "mine.MyForCausalLM"}
+    own = {"model_type": "mine", "architectures": ["MyForCausalLM"], "auto_map": own}
+    (broken / "config.json").write_text(json.dumps(config | own))
+    with pytest.raises(UnsafeFileError, match="brings code of its own"):
+        load_model(broken)
+    model = load_model(broken, trust_remote_code=True)
+    assert type(model.hf).__name__ == "MyForCausalLM"
+    assert torch.equal(model.logits(TEXT), plain)
+
+
+def test_a_model_larger_than_memory_is_refused_before_it_is_read(model_folder, monkeypatch):
+    folder = model_folder("llama")
+    size = weight_bytes(folder, torch.float32)
+    assert size == sum(p.numel() * 4 for p in load_model(folder, dtype="float32").hf.state_dict().values())
+    monkeypatch.setattr("lensing.memory.memory_bytes", lambda: size - 1)
+    monkeypatch.setattr(load, "_load_weights", lambda *_: pytest.fail("the weights were read"))
+    with pytest.raises(UsageError, match="weights of .* needs? .*dtype='bfloat16'"):
+        load_model(folder, dtype="float32")
+    monkeypatch.undo()
+    monkeypatch.setattr("lensing.memory.memory_bytes", lambda: size // 2)
+    assert load_model(folder, dtype="bfloat16").dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("keep", [0, 5, 2000, -100])

@@ -21,8 +21,10 @@ from lensing.errors import (
     UsageError,
     suggest,
 )
+from lensing.memory import refuse_too_large
 from lensing.model.create import quiet, untrained
 from lensing.model.run import Model
+from lensing.model.weigh import hub_bytes, refuse_own_code, weight_bytes
 from lensing.registry import revisions, shipped_models
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -37,6 +39,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     allow_pickle: bool = False,
+    trust_remote_code: bool = False,
 ) -> Model:
     """Load a causal language model by shipped id, folder or hub id, in evaluation mode, its weights without gradient.
 
@@ -44,7 +47,8 @@ def load_model(
     left under `runs/`. `dtype` None keeps the checkpoint's own (float32 for a shipped model), `device` None takes CUDA
     where there is one. UnknownNameError offers the nearest names, ModelError says why a folder holds no model,
     FileFormatError which file is broken, UnsafeFileError that the weights are a pickle, which `allow_pickle=True`
-    (`--allow-pickle`) reads.
+    (`--allow-pickle`) reads, or that the model brings code of its own, which `trust_remote_code=True` runs. UsageError:
+    weights that are larger than the memory of the device, before any is read.
     """
     shipped = shipped_models()
     name = str(name)
@@ -65,13 +69,20 @@ def load_model(
     local = folder.is_dir()
     if local:
         _check_folder(folder, allow_pickle)
+        refuse_own_code(folder / "config.json", label, trust_remote_code)
     elif folder.exists():
         raise ModelError(f"{name} is a file, not a model. Give the folder that holds config.json.")
     with quiet():
         if name in shipped and revision == RANDOM:
             hf = untrained(source, number if isinstance(number, torch.dtype) else torch.float32)
         else:
-            hf = _load_weights(source, label, None if local else revision, number, allow_pickle)
+            weights = weight_bytes(folder, number) if local else hub_bytes(source, revision, number)
+            refuse_too_large(
+                f"To hold the weights of {label}", weights,
+                "Give dtype='bfloat16', a smaller model, or a machine with more.",
+                room=torch.cuda.get_device_properties(target).total_memory if target.type == "cuda" else None,
+            )  # fmt: skip
+            hf = _load_weights(source, label, None if local else revision, number, allow_pickle, trust_remote_code)
         tokenizer = _load_tokenizer(source, label, None if local else revision)
     hf.requires_grad_(False)
     try:
@@ -164,7 +175,9 @@ def _read_json(path: Path, absent: str) -> dict[str, Any]:
     return value
 
 
-def _load_weights(source: str, label: str, revision: str | None, dtype: Any, allow_pickle: bool) -> Any:
+def _load_weights(
+    source: str, label: str, revision: str | None, dtype: Any, allow_pickle: bool, trust_remote_code: bool
+) -> Any:
     import transformers
     from safetensors import SafetensorError
 
@@ -175,8 +188,10 @@ def _load_weights(source: str, label: str, revision: str | None, dtype: Any, all
         "use_safetensors": None if allow_pickle else True,
     }
     try:
-        config = transformers.AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         names = config.architectures or []
+        if trust_remote_code:
+            options["trust_remote_code"] = True
         # The class by its own name imports one modelling file; the automatic classes import a table of all.
         known = [n for n in names if "CausalLM" in n or "LMHead" in n]
         cls = getattr(transformers, known[0], None) if known else None
@@ -189,6 +204,11 @@ def _load_weights(source: str, label: str, revision: str | None, dtype: Any, all
             raise UnsafeFileError(
                 f"{label} has no safetensors weights, and a pickle can run code when it is read. "
                 "Choose another revision, or give --allow-pickle if you trust it."
+            ) from error
+        if "trust_remote_code" in str(error) and not trust_remote_code:
+            raise UnsafeFileError(
+                f"{label} brings code of its own, which would run here. Read it, and give "
+                "ln.load_model(..., trust_remote_code=True) if you trust it."
             ) from error
         raise ModelError(
             f"{label} cannot be loaded as a causal language model: {_first_line(error)}. Give another model."
