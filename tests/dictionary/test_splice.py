@@ -176,6 +176,29 @@ def test_an_identity_costs_nothing(model: Any, identity: Dictionary) -> None:
     assert cost.mean_ablated == cost.zero_ablated, "the mean given was zero"
 
 
+@pytest.mark.parametrize("bias", ["zero", "mean"])
+def test_a_dictionary_of_nothing_costs_what_the_ablation_costs(model: Any, sae: Dictionary, bias: str) -> None:
+    mean = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        sae.W_dec.zero_()
+        sae.b_dec.copy_(mean if bias == "mean" else torch.zeros_like(mean))
+    cost = splice_cost(model, sae, DOCUMENTS, mean=mean)
+    ablated = cost.mean_ablated if bias == "mean" else cost.zero_ablated
+    assert cost.spliced == pytest.approx(ablated, abs=1e-6)
+    assert abs(cost.delta_loss) > 1e-3
+
+
+def test_clamping_a_latent_to_its_own_value_changes_nothing(model: Any, sae: Dictionary) -> None:
+    ids = model.encode(TEXT).ids[:, :2]  # one word: one value to clamp to
+    codes = sae.encode(model.run_with_cache(ids, sites=[SITE])[1][SITE][0, 1:])
+    latent, value = int(codes.index[0]), float(codes.value[0])
+    clean = model.logits(ids)
+    with model.edit(ln.steer(sae, latent, value, unit="raw", mode="clamp")):
+        assert torch.allclose(model.logits(ids), clean, atol=1e-6)
+    with model.edit(ln.steer(sae, latent, 2 * value, unit="raw", mode="clamp")):
+        assert not torch.allclose(model.logits(ids), clean, atol=1e-4)
+
+
 def test_losses_agree_with_the_plain_computation(model: Any, sae: Dictionary) -> None:
     mean = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
     cost = splice_cost(model, sae, DOCUMENTS, mean=mean, batch_tokens=12)

@@ -5,7 +5,7 @@ import torch
 
 from lensing.causal.attribute import attribute
 from lensing.causal.heads import head_scores
-from lensing.causal.metrics import LogProbability
+from lensing.causal.metrics import LogitDifference, LogProbability
 from lensing.causal.patch import ablation, patch
 from lensing.causal.weights import composition
 from lensing.toy.induction import said_twice, train_induction
@@ -62,17 +62,18 @@ def test_ablation_takes_the_skill_away_and_restores_the_loss(run, scores):
     assert float(found.effect[0, previous]) < min(float(e) for e in every)
 
 
+@pytest.mark.parametrize("site", ["attn_z", "resid_pre"])
 @pytest.mark.parametrize("method", ["gradient", "ig"])
-def test_attribution_ranks_heads_as_patching_does(run, method):
+def test_attribution_ranks_nodes_as_patching_does(run, method, site):
     generator = torch.Generator().manual_seed(2)
     ids = said_twice(8, d_vocab=32, shortest=16, longest=16, generator=generator)[0][:, :25]
     clean, corrupt = ids.tolist(), ids.clone()
     # the token before the one to be said again is another: nothing tells any more what follows
     corrupt[:, 8] = (corrupt[:, 8] + 7) % 31 + 1
-    target = LogProbability(tuple(ids[:, 9].tolist()))
+    target = LogitDifference(tuple(ids[:, 9].tolist()), tuple(((ids[:, 9] + 11) % 31 + 1).tolist()))
     assert torch.equal(ids[:, 8], ids[:, 24])
-    truth = patch(run.model, clean, corrupt.tolist(), target, site="attn_z")
-    guess = attribute(run.model, clean, corrupt.tolist(), target, site="attn_z", method=method, steps=10)
+    truth = patch(run.model, clean, corrupt.tolist(), target, site=site)
+    guess = attribute(run.model, clean, corrupt.tolist(), target, site=site, method=method, steps=10)
     used = truth.effect.abs() > 1e-3
     assert int(used.sum()) >= 5
     assert spearman(truth.effect[used], guess.effect[used]) > 0.9

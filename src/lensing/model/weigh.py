@@ -37,7 +37,8 @@ def hub_bytes(name: str, revision: str | None, dtype: Any) -> int:
     import huggingface_hub as hub
 
     try:
-        return _bytes(hub.get_safetensors_metadata(name, revision=revision).parameter_count, dtype)
+        found = hub.get_safetensors_metadata(name, revision=revision).parameter_count
+        return _bytes({str(kind): n for kind, n in found.items()}, dtype)
     except Exception:  # no safetensors, no network, an older hub: loading says what is wrong
         return 0
 
