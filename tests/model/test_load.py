@@ -155,7 +155,7 @@ def test_a_model_larger_than_memory_is_refused_before_it_is_read(model_folder, m
     assert size == sum(p.numel() * 4 for p in load_model(folder, dtype="float32").hf.state_dict().values())
     monkeypatch.setattr("lensing.memory.memory_bytes", lambda: size - 1)
     monkeypatch.setattr(load, "_load_weights", lambda *_: pytest.fail("the weights were read"))
-    with pytest.raises(UsageError, match="weights of .* needs? .*dtype='bfloat16'"):
+    with pytest.raises(UsageError, match=r"weights of .* needs? .*dtype='bfloat16'"):
         load_model(folder, dtype="float32")
     monkeypatch.undo()
     monkeypatch.setattr("lensing.memory.memory_bytes", lambda: size // 2)

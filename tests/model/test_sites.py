@@ -91,7 +91,6 @@ def test_unknown_names_offer_the_nearest(given, message):
         ("blocks.0.mlp.hook_pre_linear", "mlp_up.0"),
         ("mlp_act.3", "mlp_post.3"),
         ("value.0", "attn_v.0"),
-        ("embeddings", "embed"),
         ("resid_post.2.sae.acts", "resid_post.2.sae.acts"),
         ("blocks.2.hook_resid_post.sae.hook_sae_acts_post", "resid_post.2.sae.acts"),
         ("blocks.2.hook_mlp_out.sae.hook_sae_error", "mlp_out.2.sae.error"),

@@ -72,12 +72,14 @@ class Adapter:
     # places ---------------------------------------------------------------------------------------------------------
 
     def resolve_alias(self, name: Any) -> Any:
-        """Turn TransformerLens' `hook_embed` and `hook_pos_embed` into what they mean on this model."""
-        if name not in ("hook_embed", "hook_pos_embed"):
+        """Turn peers' names of embedding, positions and unembedding (before any cap) into what they mean here."""
+        if name not in ("hook_embed", "hook_pos_embed", "embeddings", "lm_head"):
             return name
         paths = {id(m): n for n, m in self.hf.named_modules()}
+        if name == "lm_head":
+            return f"module:{paths[id(self.head)]}"
         learned = [m for m in self.trunk.children() if isinstance(m, nn.Embedding) and m is not self.embedding]
-        if name == "hook_embed":
+        if name != "hook_pos_embed":
             return f"module:{paths[id(self.embedding)]}" if learned else "embed"
         if not learned:
             raise SiteError("This model has no learned positions, so 'hook_pos_embed' is not there. Leave it out.")

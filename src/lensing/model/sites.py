@@ -58,7 +58,7 @@ ALIASES = {
     "hook_attn_out": "attn_out", "hook_mlp_out": "mlp_out", "mlp.hook_pre": "mlp_pre", "mlp.hook_post": "mlp_post",
     "attn.hook_z": "attn_z", "attn.hook_q": "attn_q", "attn.hook_k": "attn_k", "attn.hook_v": "attn_v",
 }  # fmt: skip
-GLOBAL_ALIASES = {"ln_final.hook_scale": "norm_scale_final", "embeddings": "embed", "lm_head": "logits"}
+GLOBAL_ALIASES = {"ln_final.hook_scale": "norm_scale_final"}
 # interp-engine's plain names, where ours differ; its attn_out and mlp_out are the modules' raw outputs.
 PLAIN = {
     "value": "attn_v", "attn_probs": "attn_pattern", "z": "attn_z", "attn_out_post": "attn_out",
