@@ -24,7 +24,7 @@ from lensing.errors import (
 from lensing.memory import refuse_too_large
 from lensing.model.create import quiet, untrained
 from lensing.model.run import Model
-from lensing.model.weigh import hub_bytes, refuse_own_code, weight_bytes
+from lensing.model.weigh import in_memory, refuse_own_code, weight_bytes
 from lensing.registry import revisions, shipped_models
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -76,7 +76,7 @@ def load_model(
         if name in shipped and revision == RANDOM:
             hf = untrained(source, number if isinstance(number, torch.dtype) else torch.float32)
         else:
-            weights = weight_bytes(folder, number) if local else hub_bytes(source, revision, number)
+            weights = weight_bytes(folder, number) if local else _hub_bytes(source, revision, number)
             refuse_too_large(
                 f"To hold the weights of {label}", weights,
                 "Give dtype='bfloat16', a smaller model, or a machine with more.",
@@ -264,6 +264,17 @@ def _hub(name: str, revision: str | None, shipped: list[str]) -> str:
         raise UnknownNameError("model", name, shipped, near or "Give a folder or a hub id.") from error
     # Without a network everything else must come from the same snapshot, without a question to the hub.
     return str(Path(config).parent) if offline else name
+
+
+def _hub_bytes(name: str, revision: str | None, dtype: Any) -> int:
+    """How many bytes the weights of a repository on the hub take in memory; 0 where the hub does not say."""
+    import huggingface_hub as hub
+
+    try:
+        found = hub.get_safetensors_metadata(name, revision=revision).parameter_count
+    except Exception:  # no safetensors, no network, an older hub: loading says what is wrong
+        return 0
+    return in_memory({str(kind): n for kind, n in found.items()}, dtype)
 
 
 def fetch_files(repo: str, choose: Callable[[list[str]], list[str]]) -> Path:

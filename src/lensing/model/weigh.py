@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,7 @@ def weight_bytes(folder: Path, dtype: Any) -> int:
                 for size in tensor["shape"]:
                     count *= size
                 counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + count
-    return _bytes(counts, dtype)
-
-
-def hub_bytes(name: str, revision: str | None, dtype: Any) -> int:
-    """Return the same of a repository on the hub; 0 where the hub does not say."""
-    import huggingface_hub as hub
-
-    try:
-        found = hub.get_safetensors_metadata(name, revision=revision).parameter_count
-        return _bytes({str(kind): n for kind, n in found.items()}, dtype)
-    except Exception:  # no safetensors, no network, an older hub: loading says what is wrong
-        return 0
+    return in_memory(counts, dtype)
 
 
 def refuse_own_code(config: Path, label: str, trusted: bool) -> None:
@@ -60,6 +50,7 @@ def refuse_own_code(config: Path, label: str, trusted: bool) -> None:
         )
 
 
-def _bytes(counts: dict[str, int], dtype: Any) -> int:
+def in_memory(counts: Mapping[str, int], dtype: Any) -> int:
+    """Return the bytes of so many numbers of each type, floating-point ones as `dtype` if that is a torch.dtype."""
     wide = torch.finfo(dtype).bits // 8 if isinstance(dtype, torch.dtype) else None
     return sum(n * (wide if wide and "F" in kind else BYTES.get(kind, 1)) for kind, n in counts.items())
