@@ -71,8 +71,8 @@ def find_layers(hf: Any, n_layers: int | None) -> tuple[str, nn.ModuleList] | No
 
 
 def find_block(module: nn.Module) -> Block:
-    """Return the parts of one block."""
-    children = dict(module.named_children())
+    """Return the parts of one block; a norm that was taken out and left an identity is none."""
+    children = {name: child for name, child in module.named_children() if not isinstance(child, nn.Identity)}
     attn, mlp = find_part(module, "attn"), find_part(module, "mlp")
     block = Block(module, attn=attn, mlp=mlp)
     for attn_name, mlp_name in POST_NORMS:
@@ -109,7 +109,7 @@ def find_part(block: nn.Module, part: str) -> nn.Module | None:
 
 def find_final_norm(trunk: nn.Module) -> nn.Module | None:
     """Return the norm after the last block."""
-    norms = {n: m for n, m in trunk.named_children() if is_norm(n, m)}
+    norms = {n: m for n, m in trunk.named_children() if is_norm(n, m) and not isinstance(m, nn.Identity)}
     return next((norms[n] for n in FINAL_NORMS if n in norms), None)
 
 

@@ -105,3 +105,19 @@ def new_attention_only(
         for weight in block.mlp.parameters():
             weight.requires_grad_(False).zero_()
     return model
+
+
+def new_relu_gpt2(*, d_vocab: int, d_model: int, n_layers: int, d_mlp: int, context: int) -> Any:
+    """Return a GPT-2 in float32 with one head a layer, ReLU neurons and no norms, for weights written by hand."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=d_vocab, n_embd=d_model, n_layer=n_layers, n_head=1, n_inner=d_mlp, n_positions=context,
+        activation_function="relu", bos_token_id=None, eos_token_id=None, embd_pdrop=0.0, attn_pdrop=0.0,
+        resid_pdrop=0.0, tie_word_embeddings=False,
+    )  # fmt: skip
+    model: Any = GPT2LMHeadModel._from_config(config, attn_implementation="eager")
+    for block in model.transformer.h:
+        block.ln_1, block.ln_2 = torch.nn.Identity(), torch.nn.Identity()
+    model.transformer.ln_f = torch.nn.Identity()
+    return model
