@@ -107,14 +107,16 @@ def new_attention_only(
     return model
 
 
-def new_relu_gpt2(*, d_vocab: int, d_model: int, n_layers: int, d_mlp: int, context: int) -> Any:
-    """Return a GPT-2 in float32 with one head a layer, ReLU neurons and no norms, for weights written by hand."""
+def new_relu_gpt2(
+    *, d_vocab: int, d_model: int, n_layers: int, d_mlp: int, context: int, n_heads: int = 1, spread: float = 0.02
+) -> Any:
+    """Return a GPT-2 in float32 with ReLU neurons and no norms; `spread` is the initial weights' standard deviation."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        vocab_size=d_vocab, n_embd=d_model, n_layer=n_layers, n_head=1, n_inner=d_mlp, n_positions=context,
-        activation_function="relu", bos_token_id=None, eos_token_id=None, embd_pdrop=0.0, attn_pdrop=0.0,
-        resid_pdrop=0.0, tie_word_embeddings=False,
+        vocab_size=d_vocab, n_embd=d_model, n_layer=n_layers, n_head=n_heads, n_inner=d_mlp, n_positions=context,
+        activation_function="relu", initializer_range=spread, bos_token_id=None, eos_token_id=None, embd_pdrop=0.0,
+        attn_pdrop=0.0, resid_pdrop=0.0, tie_word_embeddings=False,
     )  # fmt: skip
     model: Any = GPT2LMHeadModel._from_config(config, attn_implementation="eager")
     for block in model.transformer.h:
