@@ -1,7 +1,7 @@
 """Find the latent of doubt from a contrast of texts, with no number given, and steer with it."""
 
 import lensing as ln
-from lensing.evaluation.contrast import contrast
+from lensing import contrast
 
 FRAME = "The reliability of the Almanac is very"
 WEATHER = ("rain", "snow", "sunshine", "fog", "frost", "thunder")

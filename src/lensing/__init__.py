@@ -51,6 +51,7 @@ _CONTENTS = {
     "train_cross_layer": "lensing.training.crosslayers",
     "finetune": "lensing.training.finetune",
     "evaluate": "lensing.evaluation.quality",
+    "contrast": "lensing.evaluation.contrast",
     "steer": "lensing.causal.steer",
     "patch": "lensing.causal.patch",
     "ablation": "lensing.causal.patch",

@@ -12,7 +12,7 @@ from lensing.dictionary.base import Dictionary, new_dictionary
 from lensing.dictionary.codes import Codes
 from lensing.dictionary.configs import TopK
 from lensing.errors import UsageError
-from lensing.evaluation.contrast import contrast, gather, ranked
+from lensing.evaluation.contrast import _ridge, contrast, gather, ranked
 from lensing.measure.auroc import auroc, score_latents
 
 SITE = "resid_post.1"
@@ -46,11 +46,40 @@ def test_a_planted_latent_is_found_and_chance_is_a_half(model, dictionary, monke
     assert (found.means.auroc, found.means.average_precision) == (1.0, 1.0)
     assert torch.cosine_similarity(found.vector, dictionary.W_dec[PLANTED], dim=0) > 0.9
     assert (found.positives, found.negatives, found.documents) == (12, 12, 24)
-    for null in (found.null, found.means_null):
+    assert (found.probe.auroc, found.probe.average_precision) == (1.0, 1.0)
+    for null in (found.null, found.means_null, found.probe_null):
         assert null.mean == pytest.approx(0.5, abs=0.06)
         assert 0.6 < null.p95 < 0.9
         assert null.shuffles == 100
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_the_probe_looks_past_what_varies_and_needs_no_dictionary(model, monkeypatch):
+    """A direction that tells, under noise ten times as strong that another number shows too: means are misled."""
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randn(400, 8, generator=g)
+    nuisance = 10 * torch.randn(400, 1, generator=g)
+    rows[:, 2:3] = (torch.arange(400) < 200)[:, None] + 0.1 * rows[:, 2:3] + nuisance
+    rows[:, 3:4] = nuisance
+    monkeypatch.setattr("lensing.evaluation.contrast.gather", lambda *_: (rows, torch.arange(400)))
+    found = contrast(model, None, texts(200, 0), texts(200, 1), site=SITE, shuffles=20)
+    assert found.probe.auroc > 0.99
+    assert found.means.auroc < 0.8
+    w = found.probe_vector
+    assert float(w[2] / -w[3]) == pytest.approx(1, abs=0.02), "the nuisance is taken away"
+    assert (found.dictionary, found.latents, found.site) == (None, (), SITE)
+    with pytest.raises(UsageError, match="No dictionary was given"):
+        _ = found.best
+    with pytest.raises(UsageError, match="no site"):
+        contrast(model, None, texts(4, 0), texts(4, 1))
+
+
+def test_a_probe_is_ridge_regression():
+    g = torch.Generator().manual_seed(1)
+    x, labels = torch.randn(50, 6, generator=g).double(), torch.rand(3, 50, generator=g) < 0.5
+    y = labels.double() - labels.double().mean(1, keepdim=True)
+    wanted = torch.linalg.solve(x.T @ x + 0.1 * 50 * torch.eye(6), x.T @ y.T).T
+    assert torch.allclose(_ridge(x, labels, 0.1), wanted, atol=1e-12)
 
 
 def test_texts_of_one_kind_stay_at_chance(model, dictionary):

@@ -1,4 +1,7 @@
-"""Find the latents that tell two kinds of text apart: chosen on one half of the documents, scored on the other."""
+"""Find what tells two kinds of text apart: latents, a difference of means, a linear probe.
+
+All are chosen on one half of the documents and scored on the other.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from lensing.model.tokens import Prompt
 
 At = Literal["last", "all"] | Callable[[list[int]], Iterable[int]]
 SHUFFLES = 100
+RIDGES = tuple(10.0**k for k in range(-4, 3))  # of the probe, in units of a standardised number's variance
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,26 @@ class Null:
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """What tells texts A (positives) from texts B (negatives) at a dictionary's site.
+    """What tells texts A (positives) from texts B (negatives) at a site.
 
-    `latents`: those that rank A's rows above B's best on the choosing half, best first. `vector`: mean of A's rows less
-    mean of B's on the choosing half, `means` its separation by the product h . vector. `positives` and `negatives` are
-    rows of the scoring half, `documents` its documents.
+    `latents`: those that rank A's rows above B's best on the choosing half, best first; empty without a dictionary.
+    `vector`: mean of A's rows less mean of B's on the choosing half, `means` its separation by the product h . vector.
+    `probe_vector`, `probe`: the same of a ridge probe on standardised rows, its strength chosen by a split of the
+    choosing half's documents. Either vector goes wherever a direction does (`lensing.causal.steer.SteerVector`,
+    `dose_response(contrast=)`, `Swap(basis=)`). `positives` and `negatives` are rows of the scoring half, `documents`
+    its documents.
     """
 
     site: str
-    dictionary: str
+    dictionary: str | None
     latents: tuple[Separation, ...]
     null: Null
     vector: Float[Tensor, " d_in"]
     means: Separation
     means_null: Null
+    probe_vector: Float[Tensor, " d_in"]
+    probe: Separation
+    probe_null: Null
     positives: int
     negatives: int
     documents: int
@@ -66,12 +76,15 @@ class Contrast:
 
     @property
     def best(self) -> Separation:
-        """The latent that was chosen."""
+        """The latent that was chosen; UsageError where there was no dictionary to choose from."""
+        if not self.latents:
+            raise UsageError("No dictionary was given, so no latent was chosen. Give one.")
         return self.latents[0]
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "vector"}
+        vectors = ("vector", "probe_vector")
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in vectors}
         plain = {
             name: [asdict(v) for v in value]
             if isinstance(value, tuple)
@@ -80,35 +93,40 @@ class Contrast:
             else value
             for name, value in rest.items()
         }
-        return plain | {"vector": self.vector.tolist()}
+        return plain | {name: getattr(self, name).tolist() for name in vectors}
 
 
 @torch.no_grad()
 def contrast(
     model: Model,
-    dictionary: Dictionary,
+    dictionary: Dictionary | None,
     texts_a: Sequence[Prompt],
     texts_b: Sequence[Prompt],
     *,
+    site: str | None = None,
     at: At = "last",
     seed: int = 0,
     keep: int = 10,
     shuffles: int = SHUFFLES,
 ) -> Contrast:
-    """Contrast two lists of texts (or token id lists) by the activations at the dictionary's site.
+    """Contrast two lists of texts (or token id lists) by the activations at the dictionary's site, or at `site`.
 
     `at`: the "last" token of each text, "all" tokens, or a function from a text's token ids (BOS included) to the
     positions that count; BOS never does. Each list's documents are split into halves by `seed`; latents and vector are
     chosen on one and scored on the other.
 
-    Raises: UsageError: fewer than two texts on a side, or no token that counts in a half.
+    Raises: UsageError: no site, fewer than two texts on a side, or no token that counts in a half.
     """
-    check_fits(dictionary, model)
+    if dictionary is not None:
+        check_fits(dictionary, model)
+        site = str(dictionary.site)
+    elif site is None:
+        raise UsageError("There is no site to contrast at. Give site=, or a dictionary.")
     if min(len(texts_a), len(texts_b)) < 2:
         raise UsageError(
             f"{len(texts_a)} and {len(texts_b)} texts cannot be split into halves. Give two or more of both."
         )
-    h, document = gather(model, str(dictionary.site), [*texts_a, *texts_b], at)
+    h, document = gather(model, site, [*texts_a, *texts_b], at)
     is_a = torch.arange(len(texts_a) + len(texts_b)) < len(texts_a)  # by document
     draw = torch.Generator().manual_seed(seed)
     choosing = _half(len(texts_a), len(texts_b), draw)
@@ -116,30 +134,70 @@ def contrast(
         for half in (choosing, ~choosing):
             if not bool((side & half)[document].any()):
                 raise UsageError("No token counts in half of one list of texts. Give more texts, or other positions.")
-    codes = dictionary.encode(h.to(dictionary.W_dec.device))
+    codes = None if dictionary is None else dictionary.encode(h.to(dictionary.W_dec.device))
     halves = [_Half(h, codes, document, chosen) for chosen in (choosing, ~choosing)]
     # Row 0 holds the true labels; in the others they are shuffled within each half, whose counts thereby stay.
     labels = torch.stack([is_a, *(_shuffled(is_a, choosing, draw) for _ in range(shuffles))])
     choose, score = (labels[:, half.document] for half in halves)
     # A shuffle can leave a half with rows of one kind only (documents without rows); it ranks nothing.
     usable = [i for i in range(1, len(labels)) if all(0 < int(s[i].sum()) < s.shape[1] for s in (choose, score))]
-    areas = ranked(halves[0].codes, choose)
-    latent_null = [_score(halves[1], int(areas[i].argmax()), score[i])[0] for i in usable]
     vectors = {i: _difference(halves[0].h, choose[i]) for i in (0, *usable)}
     vector_null = [auroc(halves[1].h @ vectors[i], score[i]) for i in usable]
-    gap = _difference(halves[0].codes, choose[0])
-    order = sorted(range(dictionary.d_sae), key=lambda j: (-float(areas[0, j]), -float(gap[j])))[:keep]
-    product = [half.h @ vectors[0] for half in halves]
+    probes = _probes(halves[0], is_a, choose[[0, *usable]], draw)
+    probe_null = [auroc(halves[1].h @ w, score[i]) for w, i in zip(probes[1:], usable, strict=True)]
+    latents, null = (), _null([])
+    if dictionary is not None:
+        latents, null = _latents(halves, choose, score, usable, keep)
+
+    def separation(vector: Tensor) -> Separation:
+        product = [half.h @ vector for half in halves]
+        precision = average_precision(product[1], score[0])
+        return Separation(None, auroc(product[0], choose[0]), auroc(product[1], score[0]), precision)
+
     return Contrast(
-        site=str(dictionary.site), dictionary=dictionary.id or str(dictionary),
-        latents=tuple(Separation(j, float(areas[0, j]), *_score(halves[1], j, score[0])) for j in order),
-        null=_null(latent_null), vector=vectors[0].float(),
-        means=Separation(
-            None, auroc(product[0], choose[0]), auroc(product[1], score[0]), average_precision(product[1], score[0])
-        ),
-        means_null=_null(vector_null), positives=int(score[0].sum()), negatives=int((~score[0]).sum()),
+        site=site, dictionary=None if dictionary is None else dictionary.id or str(dictionary), latents=latents,
+        null=null, vector=vectors[0].float(), means=separation(vectors[0]), means_null=_null(vector_null),
+        probe_vector=probes[0].float(), probe=separation(probes[0]), probe_null=_null(probe_null),
+        positives=int(score[0].sum()), negatives=int((~score[0]).sum()),
         documents=int((~choosing).sum()), seed=seed,
     )  # fmt: skip
+
+
+def _latents(
+    halves: Sequence[_Half], choose: Tensor, score: Tensor, usable: Sequence[int], keep: int
+) -> tuple[tuple[Separation, ...], Null]:  # fmt: skip
+    """The latents that separate best, and what choosing the best gives by luck."""
+    codes = halves[0].codes
+    assert codes is not None
+    areas = ranked(codes, choose)
+    null = [_score(halves[1], int(areas[i].argmax()), score[i])[0] for i in usable]
+    gap = _difference(codes, choose[0])
+    order = sorted(range(codes.d_sae), key=lambda j: (-float(areas[0, j]), -float(gap[j])))[:keep]
+    return tuple(Separation(j, float(areas[0, j]), *_score(halves[1], j, score[0])) for j in order), _null(null)
+
+
+def _probes(
+    half: _Half, is_a: Bool[Tensor, " documents"], labels: Bool[Tensor, "sets rows"], draw: torch.Generator
+) -> Float[Tensor, "sets d_in"]:
+    """Ridge regression of each labelling on standardised rows, as directions of the rows; one strength for all."""
+    mean, std = half.h.mean(0), half.h.std(0, correction=0)
+    std = torch.where(std > 0, std, 1.0)
+    x = (half.h - mean) / std
+    # the strength: documents of this half, split once more
+    documents = half.document.unique()
+    inner = torch.isin(half.document, documents[torch.randperm(len(documents), generator=draw)[: len(documents) // 2]])
+    best = RIDGES[len(RIDGES) // 2]
+    own = is_a[half.document]
+    if all(0 < int(own[side].sum()) < int(side.sum()) for side in (inner, ~inner)):
+        fits = {ridge: _ridge(x[inner], own[inner][None], ridge)[0] for ridge in RIDGES}
+        best = max(RIDGES, key=lambda ridge: auroc(x[~inner] @ fits[ridge], own[~inner]))
+    return _ridge(x, labels, best) / std
+
+
+def _ridge(x: Float[Tensor, "rows d"], labels: Bool[Tensor, "sets rows"], ridge: float) -> Float[Tensor, "sets d"]:
+    y = labels.double() - labels.double().mean(1, keepdim=True)
+    u, s, v = torch.linalg.svd(x, full_matrices=False)
+    return ((y @ u) * (s / (s.square() + ridge * len(x)))) @ v
 
 
 def gather(
@@ -186,10 +244,10 @@ def ranked(codes: Codes, labels: Bool[Tensor, "sets rows"]) -> Float[Tensor, "se
 class _Half:
     """The rows of one half of the documents."""
 
-    def __init__(self, h: Tensor, codes: Codes, document: Tensor, chosen: Bool[Tensor, " documents"]) -> None:
+    def __init__(self, h: Tensor, codes: Codes | None, document: Tensor, chosen: Bool[Tensor, " documents"]) -> None:
         rows = chosen[document]
         self.h, self.document = h[rows].double(), document[rows]
-        self.codes = _rows_of(codes, rows)
+        self.codes = None if codes is None else _rows_of(codes, rows)
 
 
 def _rows_of(codes: Codes, rows: Bool[Tensor, " rows"]) -> Codes:
@@ -200,6 +258,7 @@ def _rows_of(codes: Codes, rows: Bool[Tensor, " rows"]) -> Codes:
 
 
 def _score(half: _Half, latent: int, labels: Bool[Tensor, " rows"]) -> tuple[float, float]:
+    assert half.codes is not None
     rows, value = half.codes.column(latent)
     column = torch.zeros(half.codes.rows)
     column[rows.cpu()] = value.cpu()
