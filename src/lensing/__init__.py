@@ -42,6 +42,7 @@ _CONTENTS = {
     "CrossLayer": "lensing.dictionary.crosslayer",
     "load_cross_layer": "lensing.dictionary.crossload",
     "splice": "lensing.dictionary.splice",
+    "captures": "lensing.data.captures",
     "live": "lensing.data.live",
     "harvest": "lensing.data.harvest",
     "open_store": "lensing.data.store",
