@@ -16,7 +16,7 @@ from lensing.dictionary.load import check_fits
 from lensing.errors import UsageError
 from lensing.measure.coherence import BABBLE, WARNING, check_seeds, compare, nats_per_token, side_effects
 from lensing.model.edit import At
-from lensing.model.ends import Fork, last_words, repeat
+from lensing.model.ends import Fork, last_words
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
 
@@ -244,7 +244,7 @@ class _Bench:
             p = self.fork.ends(last_words(self.prompt), n).logits().double().softmax(-1)
         with self.model.edit(*many):
             made = self.model.generate(
-                repeat(self.prompt, n * k), max_new_tokens=self.new_tokens, temperature=1.0, seed=self.draws * n
+                self.prompt.repeat(n * k), max_new_tokens=self.new_tokens, temperature=1.0, seed=self.draws * n
             )
         nats = nats_per_token(self.model, made)
         top = p.topk(min(TOP, p.shape[-1]))

@@ -155,9 +155,7 @@ def sweep_nodes(
             for first in range(0, len(each), step):
                 some = each[first : first + step]
                 n = len(some)
-                tokens = Tokens(
-                    base.ids.repeat(n, 1), base.mask.repeat(n, 1), base.special.repeat(n, 1), base.strings * n
-                )
+                tokens = base.repeat(n)
                 with model.edit(_Write((nodes.kind, layer), source[layer], some, texts)):
                     logits = _logits(model, tokens, (layer, resid.repeat(n, 1, 1)), position)
                 raw[i, first : first + n] = torch.stack([judge(part).double().mean() for part in logits.split(texts)])

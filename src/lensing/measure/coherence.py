@@ -14,7 +14,7 @@ from torch import Tensor
 from lensing.errors import UsageError
 from lensing.measure.kl import cross_entropy, kl_to_each
 from lensing.model.edit import Edit
-from lensing.model.ends import Fork, ends, repeat
+from lensing.model.ends import Fork, ends
 from lensing.model.generate import Generation
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
@@ -93,7 +93,7 @@ def coherence_cost(
 
     Raises: UsageError: fewer than one seed. PromptError: a prompt that cannot be continued by `new_tokens`.
     """
-    rows, draws = repeat(model.encode(prompt), check_seeds(seeds)), [seed + i for i in range(seeds)]
+    rows, draws = model.encode(prompt).repeat(check_seeds(seeds)), [seed + i for i in range(seeds)]
     plain = model.generate(rows, max_new_tokens=new_tokens, temperature=1.0, seed=draws)
     with model.edit(*([edits] if isinstance(edits, Edit) else edits)):
         steered = model.generate(rows, max_new_tokens=new_tokens, temperature=1.0, seed=draws)

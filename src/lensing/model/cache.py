@@ -79,3 +79,8 @@ class Cache(Mapping[str, Tensor]):
     def tokens(self) -> list[list[str]]:
         """Each row's tokens as strings to show, padding left out."""
         return self._tokens.strings
+
+    @property
+    def roles(self) -> list[list[str]] | None:
+        """Of a chat, each token's role, as `tokens`; what was generated is the assistant's. None of other texts."""
+        return self._tokens.roles

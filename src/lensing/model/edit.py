@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,8 +15,10 @@ from lensing.errors import UsageError
 
 if TYPE_CHECKING:
     from lensing.model.sites import Site
+    from lensing.model.tokens import Tokens
 
-At = Literal["all", "prompt", "generated"] | slice | int | Tensor
+At = str | slice | int | Tensor  # "all", "prompt", "generated", or the role whose turns of a chat are meant
+REPLY = "assistant"  # who says what is generated
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class EditContext:
 
     `positions` are columns of the padded batch; `offsets` says how many of them are padding before each row's first
     token. Positions lie on axis `pos_axis` of what an edit sees (2 for scores and patterns). `parts` is how a
-    dictionary offers its inner values; it is None where nobody asked for them.
+    dictionary offers its inner values; it is None where nobody asked for them. `tokens` is the prompt.
     """
 
     positions: Int[Tensor, " pos"]
@@ -35,6 +37,14 @@ class EditContext:
     offsets: Int[Tensor, " batch"] | None = None
     pos_axis: int = 1
     parts: Callable[[str], Callable[[Tensor], Tensor] | None] | None = None
+    tokens: Tokens | None = None
+
+    @classmethod
+    def whole(cls, tokens: Tokens) -> EditContext:
+        """Where a whole prompt stands."""
+        length = tokens.ids.shape[1]
+        positions = torch.arange(length, device=tokens.ids.device)
+        return cls(positions, length, tokens.lengths, tokens.special, tokens.offsets, tokens=tokens)
 
     def offer(self, part: str, value: Callable[[], Tensor]) -> Tensor | None:
         """Return a dictionary's inner value as edited; None, and `value` not computed, where nobody asked for it."""
@@ -51,11 +61,14 @@ def where(ctx: EditContext, at: At = "all", include_special: bool = False) -> Bo
     """Return which positions of the chunk `at` means, leaving out BOS and padding unless `include_special`.
 
     Positions count from 0 over each row's prompt and continuation; negative ones count back from the end of each row's
-    prompt. A tensor of booleans, `[pos]` or `[batch, pos]`, marks positions of the padded prompt.
+    prompt. A tensor of booleans, `[pos]` or `[batch, pos]`, marks positions of the padded prompt. Of a chat, a role
+    means what its turns say ("template": what the chat template wrote), and "assistant" also all that is generated.
     """
     positions = ctx.positions[None, :].expand(ctx.batch, -1)
     if isinstance(at, Tensor):
         return _marked(at, ctx) if include_special else _marked(at, ctx) & ~ctx.special
+    if isinstance(at, str) and at not in ("all", "prompt", "generated"):
+        return _said(at, ctx, positions) if include_special else _said(at, ctx, positions) & ~ctx.special
     in_prompt = positions < ctx.prompt_length
     if ctx.offsets is not None:
         positions = positions - ctx.offsets[:, None]
@@ -78,9 +91,23 @@ def where(ctx: EditContext, at: At = "all", include_special: bool = False) -> Bo
             chosen = chosen & ((positions - first) % at.step == 0)
     else:
         raise UsageError(
-            f"There are no positions {at!r}. Give 'all', 'prompt', 'generated', a slice, a number or a mask."
+            f"There are no positions {at!r}. Give 'all', 'prompt', 'generated', a slice, a number, a mask, or of a "
+            "chat a role."
         )
     return chosen if include_special else chosen & ~ctx.special
+
+
+def _said(role: str, ctx: EditContext, positions: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+    """What a role says in this chunk of a chat."""
+    if ctx.tokens is None or ctx.tokens.roles is None:
+        raise UsageError(
+            f"There are no positions {role!r} in a text that is no chat. Give 'all', 'prompt', 'generated', a slice, a "
+            "number or a mask, or encode the text with model.encode_chat."
+        )
+    silent = torch.zeros_like(ctx.tokens.mask)  # an assistant that has not said anything yet
+    known = any(role in row for row in ctx.tokens.roles) or role != REPLY
+    said = _marked(ctx.tokens.of(role) if known else silent, ctx)
+    return said | (positions >= ctx.prompt_length) if role == REPLY else said
 
 
 def _marked(mask: Tensor, ctx: EditContext) -> Bool[Tensor, "batch pos"]:

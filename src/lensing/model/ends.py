@@ -112,15 +112,9 @@ class Fork:
 
     def ends(self, where: Bool[Tensor, "batch pos"], times: int = 1) -> Ends:
         """The ends of the batch, the whole of it `times` times, under the edits in force."""
-        batch = repeat(self.tokens, times)
+        batch = self.tokens.repeat(times)
         start = None if self._stream is None else (self.layer, self._stream.repeat(times, 1, 1))
         return ends(self.model, batch, where.repeat(times, 1), start=start)
-
-
-def repeat(tokens: Tokens, times: int) -> Tokens:
-    """Return a batch with every row `times` times, the whole batch one after the other."""
-    ids, mask, special = (t.repeat(times, 1) for t in (tokens.ids, tokens.mask, tokens.special))
-    return Tokens(ids, mask, special, tokens.strings * times)
 
 
 def last_words(tokens: Tokens) -> Bool[Tensor, "batch pos"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lensing.errors import PromptError, UsageError
-from lensing.model.edit import EditContext
+from lensing.model.edit import REPLY, EditContext
 from lensing.model.parts import contiguous_head, masking
 from lensing.model.taps import Taps
 from lensing.model.tokens import Prompt, Tokens
@@ -82,7 +82,7 @@ def generate(
     with model.forward(taps), torch.no_grad(), taps, contiguous_head(model.adapter):
         for step in range(max_new_tokens):
             positions = torch.arange(ids.shape[1] - chunk.shape[1], ids.shape[1], device=model.device)
-            taps.at = EditContext(positions, start, tokens.lengths, chunk_special, tokens.offsets)
+            taps.at = EditContext(positions, start, tokens.lengths, chunk_special, tokens.offsets, tokens=tokens)
             told = _told(model, tokens, ids.shape[1], chunk.shape[1]) if padded else {}
             output = model.hf(input_ids=chunk, past_key_values=past, use_cache=cache, **extra, **told)
             for name, value in taps.values.items():
@@ -197,10 +197,13 @@ def _cache(
 ) -> Cache:
     from lensing.model.cache import Cache
 
-    read = Tokens(
-        ids[:, :-1], torch.cat([tokens.mask, mask[:, :-1]], 1), special[:, :-1],
-        [model.tok_str(row[first:]) for first, row in zip(tokens.offsets.tolist(), ids[:, :-1].tolist(), strict=True)],
-    )  # fmt: skip
+    whole = torch.cat([tokens.mask, mask[:, :-1]], 1)
+    strings = [model.tok_str(row[real]) for row, real in zip(ids[:, :-1], whole, strict=True)]
+    roles = None
+    if tokens.roles is not None:
+        pairs = zip(tokens.roles, mask[:, :-1].sum(1).tolist(), strict=True)
+        roles = [[*row, *[REPLY] * new] for row, new in pairs]
+    read = Tokens(ids[:, :-1], whole, special[:, :-1], strings, roles)
     values = {}
     for name, parts in pieces.items():
         site = model.resolve(name)

@@ -19,6 +19,7 @@ from lensing.memory import refuse_too_large
 from lensing.model.adapter import Adapter
 from lensing.model.attention import eager
 from lensing.model.cache import Cache
+from lensing.model.chat import Chat, encode_chat
 from lensing.model.edit import Edit, EditContext, Replace
 from lensing.model.parts import Keep, Positions, keeping, masking, without_blocks
 from lensing.model.places import Place
@@ -113,11 +114,19 @@ class Model:
 
         BOS is put in front where the model has one and it is not there yet; `bos=False` leaves the prompt as given.
         """
-        tokens = self._coder.encode(prompt, bos=bos, padding=padding)
-        if tokens.ids.device == self.device:
-            return tokens
-        ids, mask, special = (t.to(self.device) for t in (tokens.ids, tokens.mask, tokens.special))
-        return Tokens(ids, mask, special, tokens.strings)
+        return self._coder.encode(prompt, bos=bos, padding=padding).to(self.device)
+
+    def encode_chat(
+        self, messages: Chat | Sequence[Chat], *, reply: bool | None = None,
+        padding: Literal["left", "right"] = "right", **settings: Any,
+    ) -> Tokens:  # fmt: skip
+        """Return a chat, or several, as Tokens with roles, in the words of the tokenizer's own template.
+
+        A chat is a list of `{"role": "user", "content": "..."}`. `reply` opens the assistant's turn at the end (None:
+        unless the last message is the assistant's). `settings` go to the template (`enable_thinking=False`). To
+        generate for chats of different lengths, give `padding="left"`. PromptError says what cannot be read.
+        """
+        return encode_chat(self._coder, messages, reply=reply, padding=padding, settings=settings).to(self.device)
 
     def tok_str(self, ids: int | Sequence[int] | Tensor) -> list[str]:
         """Return each token's own string, with the space that belongs to it."""
@@ -227,7 +236,7 @@ class Model:
             self.adapter, wanted, [*begin, *self._placed_edits()], stop_early=stop is True, stop_after=last,
             detach=not grad, from_embedding=grad is True, keep=keep,
         )  # fmt: skip
-        taps.at = context(tokens)
+        taps.at = EditContext.whole(tokens)
         logits = None
         passed = without_blocks(self.adapter, first)
         with self.forward(taps), torch.set_grad_enabled(bool(grad)), passed, taps, contextlib.suppress(Stop):
@@ -370,14 +379,6 @@ class Model:
 
     def _placed_edits(self) -> list[tuple[Site, Place, Edit]]:
         return getattr(self._local, "edits", [])
-
-
-def context(tokens: Tokens) -> EditContext:
-    """Where a whole prompt stands."""
-    length = tokens.ids.shape[1]
-    return EditContext(
-        torch.arange(length, device=tokens.ids.device), length, tokens.lengths, tokens.special, tokens.offsets
-    )
 
 
 def _not_about_padding(record: logging.LogRecord) -> bool:

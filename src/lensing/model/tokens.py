@@ -4,27 +4,70 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lensing.errors import PromptError
+from lensing.errors import PromptError, UnknownNameError, UsageError
 
 Prompt = str | Sequence[int] | Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tokens:
-    """A padded batch of token ids; `mask` is False on padding, `special` True on BOS and padding."""
+    """A padded batch of token ids; `mask` is False on padding, `special` True on BOS and padding.
+
+    Of chats, `roles` says of each token, padding left out as in `strings`, whose turn said it: the role of a message,
+    or "template" where the chat template wrote it. Otherwise it is None.
+    """
 
     ids: Int[Tensor, "batch pos"]
     mask: Bool[Tensor, "batch pos"]
     special: Bool[Tensor, "batch pos"]
     strings: list[list[str]]
+    roles: list[list[str]] | None = None
+
+    def __repr__(self) -> str:
+        rows = [" ".join(map(repr, row)) for row in self.strings]
+        if self.roles is not None:
+            rows = [
+                " | ".join(f"{role}: {' '.join(map(repr, words))}" for role, words in turns(row, roles))
+                for row, roles in zip(self.strings, self.roles, strict=True)
+            ]
+        return "Tokens(\n  " + "\n  ".join(rows) + "\n)"
+
+    def to(self, device: torch.device | str) -> Tokens:
+        """Return the same batch with its tensors on a device."""
+        if self.ids.device == torch.device(device):
+            return self
+        return replace(self, ids=self.ids.to(device), mask=self.mask.to(device), special=self.special.to(device))
+
+    def repeat(self, times: int) -> Tokens:
+        """Return a batch with every row `times` times, the whole batch one after the other."""
+        ids, mask, special = (t.repeat(times, 1) for t in (self.ids, self.mask, self.special))
+        return Tokens(ids, mask, special, self.strings * times, None if self.roles is None else self.roles * times)
+
+    def of(self, role: str) -> Bool[Tensor, "batch pos"]:
+        """Return True on the tokens of a role's turns, or on those that the template wrote ("template").
+
+        Raises: UsageError: tokens of no chat, or a role that no turn of it has.
+        """
+        if self.roles is None:
+            raise UsageError(
+                f"These tokens have no roles, so {role!r} means no positions. Make them with "
+                "model.encode_chat([{'role': 'user', 'content': ...}])."
+            )
+        found = sorted({name for row in self.roles for name in row})
+        if role not in found:
+            raise UnknownNameError("role in this chat", role, found)
+        where = torch.zeros_like(self.mask)
+        where[self.mask] = torch.tensor([name == role for row in self.roles for name in row], device=self.mask.device)
+        return where
 
     @property
     def lengths(self) -> Int[Tensor, " batch"]:
@@ -38,7 +81,14 @@ class Tokens:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, ready for JSON."""
-        return {"ids": self.ids.tolist(), "special": self.special.tolist(), "strings": self.strings}
+        found = {"ids": self.ids.tolist(), "special": self.special.tolist(), "strings": self.strings}
+        return found if self.roles is None else found | {"roles": self.roles}
+
+
+def turns(strings: Sequence[str], roles: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return one row's tokens by runs of the same role."""
+    pairs = zip(roles, strings, strict=True)
+    return [(role, [word for _, word in some]) for role, some in groupby(pairs, key=lambda pair: pair[0])]
 
 
 class Coder:
