@@ -61,6 +61,8 @@ _CONTENTS = {
     "interchange": "lensing.causal.interchange",
     "interchange_accuracy": "lensing.causal.interchange",
     "attribute": "lensing.causal.attribute",
+    "latent_effects": "lensing.causal.effects",
+    "logit_difference": "lensing.causal.metrics",
     "head_scores": "lensing.causal.heads",
     "walk": "lensing.walkthrough",
     "LensingError": "lensing.errors",

@@ -72,3 +72,47 @@ def test_attribute(run, make_model, tmp_path):
     assert run("attribute", CLEAN, "--by", "latent")[0] == 2
     pytest.importorskip("matplotlib")
     assert run("attribute", CLEAN, "--picture", str(tmp_path / "a.pdf"))[0] == 0
+
+
+def test_effects(run, make_model, tmp_path):
+    tiny_dictionary(make_model("gemma2")).save(tmp_path / "sae")
+    sae = ("--dictionary", str(tmp_path / "sae"))
+    code, out, _ = run("effects", CLEAN, *sae, "--target", "doubtful", "--minus", "certain")
+    assert code == 0
+    assert "logit difference of 'doubtful' less 'certain'" in out
+    assert "error" in out
+    for method in ("gradient", "ig", "exact"):
+        code, out, _ = run("effects", CLEAN, *sae, "--method", method, "--positions", "--json")
+        assert code == 0
+        found = json.loads(out)
+        assert found["method"] == method
+        assert found["metric"] == "log-probability"
+        assert {n["latent"] is None for n in found["nodes"]} == {True, False}
+    code, _, err = run("effects", CLEAN, *sae, "--corrupt", "a bird sang")
+    assert code == 2
+    assert "one length" in err
+    pytest.importorskip("matplotlib")
+    assert run("effects", CLEAN, *sae, "--picture", str(tmp_path / "a.svg"))[0] == 0
+
+
+def test_contrast(run, make_model, tmp_path):
+    tiny_dictionary(make_model("gemma2")).save(tmp_path / "sae")
+    files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    for file, word in zip(files, ("certain", "doubtful"), strict=True):
+        texts = [
+            f"{start} is very {word}" for start in ("the almanac", "the book", "a bird", "the reader", "it", "she")
+        ]
+        (tmp_path / file).write_text("\n\n".join(texts), encoding="utf-8")
+    code, out, err = run("contrast", *files, "--dictionary", str(tmp_path / "sae"), "--vectors", str(tmp_path / "v.st"))
+    assert code == 0, err
+    assert "linear probe" in out
+    assert "latent" in out
+    from safetensors.torch import load_file
+
+    assert {name: len(v) for name, v in load_file(tmp_path / "v.st").items()} == {"means": 32, "probe": 32}
+    found = json.loads(run("contrast", *files, "--site", "resid_post.1", "--at", "all", "--json")[1])
+    assert found["latents"] == []
+    assert found["probe"]["auroc"] >= 0.5
+    code, _, err = run("contrast", *files)
+    assert code == 2
+    assert "--site" in err

@@ -145,9 +145,6 @@ def sweep_nodes(
     step = max(rows // texts, 1)
     _, cache = model.run_with_cache(base, sites=[("resid_pre", layer) for layer in nodes.layers], stop=True)
     each = nodes.each
-    # a metric that looks at one position is given no other
-    position = getattr(metric, "position", None)
-    judge = metric if position is None else replace(metric, position=-1)  # type: ignore[type-var]
     raw = torch.zeros(len(nodes.layers), len(each), dtype=torch.float64)
     with Meter(f"patching {nodes.kind}", total=raw.numel(), unit="nodes", quiet=quiet) as meter:
         for i, layer in enumerate(nodes.layers):
@@ -155,19 +152,21 @@ def sweep_nodes(
             for first in range(0, len(each), step):
                 some = each[first : first + step]
                 n = len(some)
-                tokens = base.repeat(n)
                 with model.edit(_Write((nodes.kind, layer), source[layer], some, texts)):
-                    logits = _logits(model, tokens, (layer, resid.repeat(n, 1, 1)), position)
-                raw[i, first : first + n] = torch.stack([judge(part).double().mean() for part in logits.split(texts)])
+                    raw[i, first : first + n] = judged(model, base, n, (layer, resid.repeat(n, 1, 1)), metric)
                 meter.advance(n)
     return raw.reshape(nodes.shape)
 
 
-def _logits(
-    model: Model, tokens: Tokens, start: tuple[int, Tensor], position: int | None
-) -> Float[Tensor, "batch pos vocab"]:
-    """The logits of a run that begins at a block, at one position or (None) at all."""
+def judged(
+    model: Model, base: Tokens, times: int, start: tuple[int, Tensor], metric: Metric
+) -> Float[Tensor, " times"]:
+    """Return the metric's mean over texts, in float64, for each of several runs that begin at a block, as edited."""
+    # a metric that looks at one position is given no other
+    position = getattr(metric, "position", None)
+    judge = metric if position is None else replace(metric, position=-1)  # type: ignore[type-var]
+    tokens = base.repeat(times)
     where = torch.zeros_like(tokens.mask)
     where[:, slice(None) if position is None else position] = True
-    found = ends(model, tokens, where, start=start).logits()
-    return found.view(len(tokens.ids), -1, model.d_vocab)
+    logits = ends(model, tokens, where, start=start).logits().view(len(tokens.ids), -1, model.d_vocab)
+    return torch.stack([judge(part).double().mean() for part in logits.split(len(base.ids))]).cpu()

@@ -39,7 +39,8 @@ def steer(
     add: h += s u W_dec[i]. clamp: h += (s u - f_i(h)) W_dec[i]. scale: h += (s - 1) f_i(h) W_dec[i].
     ablate: h -= s f_i(h) W_dec[i], the strength 1 taking it out whole. The unit "max" is the latent's largest
     activation on the dictionary's statistics corpus, "raw" is 1, "norm" the mean |h| there; scale and ablate need none.
-    `at`: "all", "prompt", "generated", a slice, a position, or a role of a chat. BOS and padding are left alone unless `include_special`.
+    `at`: "all", "prompt", "generated", a slice, a position, or a role of a chat. BOS and padding are left alone unless
+    `include_special`.
 
     Raises: UsageError: no such latent, unit or mode, a strength that is not finite or is outside 0 to 1 under ablate,
     a silent latent under "max", or a dictionary without statistics.

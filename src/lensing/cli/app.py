@@ -15,6 +15,14 @@ COMMANDS = {
     "lens": ("lensing.cli.lens:lens", "Read every layer's guess at every position through the logit or a tuned lens."),
     "heads": ("lensing.cli.heads:heads", "Score every attention head: induction, previous token, duplicate token."),
     "attribute": ("lensing.cli.attribute:attribute", "Split the next word's logit over the parts that speak for it."),
+    "effects": (
+        "lensing.cli.effects:effects",
+        "Measure what each latent adds to the next word, the error beside them.",
+    ),
+    "contrast": (
+        "lensing.cli.contrast:contrast",
+        "Find what tells two files of documents apart: a difference of means, a probe, latents.",
+    ),
     "patch": ("lensing.cli.patch:patch", "Find the activations that carry an answer from one sentence to another."),
     "steer": ("lensing.cli.steer:steer", "Turn one latent up or down and watch the model's words change."),
     "harvest": (
