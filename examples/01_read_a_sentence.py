@@ -13,7 +13,7 @@ for layer in lens.layers:
 print("the final word leads from layer", lens.lead_layer())
 
 sae = ln.load_dictionary("almanac/resid_post.5/w1024", model=model)
-codes = sae.encode(cache["resid_post.4"])
+codes = sae.encode(cache["resid_post.5"])
 latents, values = codes.row(codes.rows - 1)
 for value, latent in sorted(zip(values.tolist(), latents.tolist(), strict=True), reverse=True)[:5]:
     print(f"latent {latent:4d} fires at {value:.2f}")

@@ -9,7 +9,7 @@ import torch
 
 import lensing.model.load as load
 from lensing.errors import FileFormatError, ModelError, UnknownNameError, UnsafeFileError, UsageError
-from lensing.model.load import load_model
+from lensing.model.load import is_at_hand, load_model
 from lensing.model.weigh import weight_bytes
 
 TEXT = "the reliability of the almanac is very"
@@ -252,7 +252,9 @@ def test_the_untrained_twin_and_snapshots_of_a_shipped_model(model_folder, monke
     folder = model_folder("gemma2")
     monkeypatch.setattr(load, "shipped_models", lambda: {"almanac": folder})
     monkeypatch.chdir(tmp_path)
-    twin, again = (load_model("almanac", revision="random") for _ in range(2))
+    twin, again = load_model("almanac", revision="random"), load_model("almanac@random")
+    assert twin.name == again.name == "almanac@random"
+    assert is_at_hand("almanac@random")
     trained = load_model("almanac")
     assert twin.name == "almanac@random"
     for (name, a), b, c in zip(twin.hf.named_parameters(), again.hf.parameters(), trained.hf.parameters(), strict=True):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lensing.errors import SiteError, UsageError
 from lensing.lens.words import direct_words
-from lensing.model.blocks import matrix
+from lensing.model.matrices import matrix, weight_of
 from lensing.model.run import Model
 
 
@@ -78,7 +78,7 @@ def ov(model: Model, layer: int, head: int) -> LowRank:
     block, verdict = model.adapter.blocks[layer], model.adapter.verdict(layer)
     kv = head // (model.n_heads // model.adapter.n_kv_heads)
     w_v = _gained(model, block.attn_norm, _projection(model, layer, "v", kv))
-    w_o = matrix(block.linears["o"]).double().reshape(model.n_heads, model.d_head, -1)[head]
+    w_o = matrix(block.linears["o"], model.device).double().reshape(model.n_heads, model.d_head, -1)[head]
     if verdict.attn is not None and verdict.attn.module is block.attn_post:
         norm = model.adapter.norm(block.attn_post)
         assert norm is not None
@@ -174,18 +174,18 @@ def _share(a: LowRank, b: LowRank) -> float:
 
 
 def _embedding(model: Model) -> Float[Tensor, "vocab d_model"]:
-    return model.adapter.embedding.weight.double()  # type: ignore[union-attr, operator, return-value]
+    return weight_of(model.adapter.embedding, model.device).double()
 
 
 def _projection(model: Model, layer: int, name: str, head: int) -> Float[Tensor, "d_model d_head"]:
     block = model.adapter.blocks[layer]
     if name in block.linears:
-        weight = matrix(block.linears[name]).double()
+        weight = matrix(block.linears[name], model.device).double()
         return weight[:, head * model.d_head : (head + 1) * model.d_head]
     layout = model.adapter.verdict(layer).layouts.get(name)
     if layout is None:
         raise SiteError(f"{model.name} has no projection in which queries, keys and values could be told apart.")
-    return matrix(block.linears["qkv"]).double()[:, layout.index[head]]
+    return matrix(block.linears["qkv"], model.device).double()[:, layout.index[head]]
 
 
 def _gained(model: Model, module: nn.Module | None, weight: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from lensing.model.matrices import parameters
 from lensing.model.run import Model
 
 AT_ONCE = 1 << 24  # numbers
@@ -13,9 +14,9 @@ AT_ONCE = 1 << 24  # numbers
 def weights_digest(model: Model) -> str:
     """A digest of each parameter's sum and beginning: a model trained anew under its old name is another one."""
     found = hashlib.sha256()
-    for name, parameter in model.hf.named_parameters():
+    for name, parameter in parameters(model.hf):
         # a few at a time: a large embedding in float64 would be four times the model
-        total = sum(part.double().sum().item() for part in parameter.detach().flatten().split(AT_ONCE))
+        total = sum(part.double().sum().item() for part in parameter.flatten().split(AT_ONCE))
         found.update(f"{name} {tuple(parameter.shape)} {total!r} {parameter.flatten()[:8].tolist()}".encode())
     return found.hexdigest()[:16]
 

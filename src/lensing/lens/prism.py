@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lensing.dictionary.base import Dictionary
 from lensing.errors import SiteError, UsageError
 from lensing.lens.attribution import Attribution, By, Part
-from lensing.model.blocks import matrix
+from lensing.model.matrices import matrix, weight_of
 from lensing.model.norms import Norm
 from lensing.model.run import Model
 from lensing.model.tokens import Prompt, Tokens
@@ -177,7 +177,7 @@ class Prism:
                 f"layers 0 to {self.layer - 1}."
             )
         vector, _ = self._behind("mlp", layer)
-        write = float(matrix(block.linears["down"])[neuron].double() @ vector)
+        write = float(matrix(block.linears["down"], vector.device)[neuron].double() @ vector)
         before, after = (float(trace.at(f"mlp_{part}.{layer}", self.position)[neuron]) for part in ("pre", "post"))
         if verdict.up is not None:
             assert block.act is not None
@@ -187,7 +187,7 @@ class Prism:
         else:
             linear, columns = next(iter(block.ups.values())), slice(None)
             held = after / before if before else _slope_at_zero(block.act)
-        read = matrix(linear)[:, columns][:, neuron].double() * write * held
+        read = matrix(linear, vector.device)[:, columns][:, neuron].double() * write * held
         bias = getattr(linear, "bias", None)
         constant = 0.0 if bias is None else float(bias[columns][neuron].double()) * write * held
         module = block.mlp_norm or (block.attn_norm if not verdict.sequential else None)
@@ -225,14 +225,14 @@ class Prism:
 
     def _w_o(self, layer: int) -> Float[Tensor, "n_heads d_head d_model"]:
         model = self.trace.model
-        weight = matrix(model.adapter.blocks[layer].linears["o"])
+        weight = matrix(model.adapter.blocks[layer].linears["o"], self.vector.device)
         return weight.double().reshape(model.n_heads, model.d_head, -1)
 
     def _w_v(self, layer: int, head: int) -> tuple[Float[Tensor, "d_model d_head"], Float[Tensor, " d_head"]]:
         model = self.trace.model
         block, verdict = model.adapter.blocks[layer], model.adapter.verdict(layer)
         linear = block.linears.get("v") or block.linears["qkv"]
-        weight, bias = matrix(linear).double(), getattr(linear, "bias", None)
+        weight, bias = matrix(linear, self.vector.device).double(), getattr(linear, "bias", None)
         group = model.n_heads // model.adapter.n_kv_heads
         if "v" in block.linears:
             index = torch.arange(model.d_head, device=weight.device) + (head // group) * model.d_head
@@ -270,7 +270,7 @@ class Prism:
         if down is None or f"mlp_post.{layer}" not in trace.cache:
             raise SiteError(f"Layer {layer} of {model.name} has no neurons that can be split (as with experts).")
         vector, constant = self._behind("mlp", layer)
-        values = trace.at(f"mlp_post.{layer}", self.position) * (matrix(down).double() @ vector)
+        values = trace.at(f"mlp_post.{layer}", self.position) * (matrix(down, vector.device).double() @ vector)
         parts = [Part("neuron", v, layer, i) for i, v in enumerate(values.tolist())]
         return [*parts, Part("bias", constant, layer)] if constant else parts
 
@@ -325,14 +325,14 @@ def logit_prism(
         raise SiteError(f"The end of {model.name} is not one norm and one matrix, so that logits do not split.")
     head: nn.Module = model.adapter.head
     factor = model.adapter.logit_factor
-    columns = head.weight.double()[ids] * factor  # type: ignore[union-attr, operator]
+    columns = weight_of(head, model.device)[ids].double() * factor
     signs = torch.tensor([1.0, -1.0][: len(ids)], dtype=torch.float64, device=columns.device)
     vector = signs @ columns
     bias = getattr(head, "bias", None)
     constant = 0.0 if bias is None else float(signs @ bias.double()[ids]) * factor
     project = model.adapter.project_out
     if project is not None:
-        vector = vector @ project.weight.double()
+        vector = vector @ weight_of(project, model.device).double()
     if norm is not None:
         constant += float(norm.bias.double() @ vector)
         vector = norm.pull(vector) / trace.scale("norm_scale_final", None, position)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lensing.errors import ModelError, SiteError, UnknownNameError
 from lensing.model.blocks import Block, find_block, find_final_norm, find_layers, width
+from lensing.model.matrices import device_of
 from lensing.model.norms import Norm, describe
 from lensing.model.places import Layout, Place
 from lensing.model.probe import LENGTH, Findings, Verdict, close, probe
@@ -242,7 +243,8 @@ class Adapter:
     @property
     def _like(self) -> Tensor:
         """Any tensor that lies where the embedding does and has its dtype."""
-        return self.embedding.weight  # type: ignore[return-value]
+        weight: Tensor = self.embedding.weight  # type: ignore[assignment]
+        return weight if weight.device.type != "meta" else weight.new_empty(0, device=device_of(self.embedding))
 
     def unembed(self, resid: Tensor, *, cap: bool = True) -> Tensor:
         """Return the logits of a residual stream, `[..., d_model]` to `[..., vocab]`: final norm, head, and the cap."""

@@ -130,11 +130,6 @@ def width(linear: Any) -> tuple[int, int]:
     return linear.weight.shape[0], linear.weight.shape[1]
 
 
-def matrix(linear: Any) -> Any:
-    """The weights as [inputs, outputs], so that `x @ matrix` is what the map does but for its bias."""
-    return linear.weight if type(linear).__name__ == "Conv1D" else linear.weight.T
-
-
 def _holds_weights(module: nn.Module) -> bool:
     """A linear map, or the stacked matrices of experts."""
     return is_linear(module) or any(p.dim() >= 2 for p in module.parameters(recurse=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +45,14 @@ class EditContext:
         length = tokens.ids.shape[1]
         positions = torch.arange(length, device=tokens.ids.device)
         return cls(positions, length, tokens.lengths, tokens.special, tokens.offsets, tokens=tokens)
+
+    def to(self, device: torch.device) -> EditContext:
+        """The same with its tensors on a device, as blocks of a model may lie on several."""
+        if self.positions.device == device:
+            return self
+        moved = {name: getattr(self, name).to(device) for name in ("positions", "lengths", "special")}
+        offsets = None if self.offsets is None else self.offsets.to(device)
+        return replace(self, **moved, offsets=offsets, tokens=None if self.tokens is None else self.tokens.to(device))
 
     def offer(self, part: str, value: Callable[[], Tensor]) -> Tensor | None:
         """Return a dictionary's inner value as edited; None, and `value` not computed, where nobody asked for it."""

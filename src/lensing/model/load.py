@@ -23,6 +23,7 @@ from lensing.errors import (
 )
 from lensing.memory import refuse_too_large
 from lensing.model.create import quiet, untrained
+from lensing.model.large import DeviceMap, Quantize, loading, quantised_bytes, room
 from lensing.model.run import Model
 from lensing.model.weigh import in_memory, refuse_own_code, weight_bytes
 from lensing.registry import revisions, shipped_models
@@ -38,20 +39,28 @@ def load_model(
     revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    device_map: DeviceMap | None = None,
+    quantize: Quantize | None = None,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
 ) -> Model:
     """Load a causal language model by shipped id, folder or hub id, in evaluation mode, its weights without gradient.
 
-    A shipped model's `revision` is `random` (its twin with untrained weights), or a snapshot or seed that `make world`
-    left under `runs/`. `dtype` None keeps the checkpoint's own (float32 for a shipped model), `device` None takes CUDA
-    where there is one. UnknownNameError offers the nearest names, ModelError says why a folder holds no model,
-    FileFormatError which file is broken, UnsafeFileError that the weights are a pickle, which `allow_pickle=True`
-    (`--allow-pickle`) reads, or that the model brings code of its own, which `trust_remote_code=True` runs. UsageError:
-    weights that are larger than the memory of the device, before any is read.
+    `revision` (also as name@revision) is a branch, tag or commit on the hub; of a shipped model it is `random` (its
+    twin with untrained weights), or a snapshot or seed that `make world` left under `runs/`. `dtype` None keeps the
+    checkpoint's own (float32 for a shipped model), `device` None takes CUDA where there is one. `device_map` ("auto",
+    or a mapping) spreads the blocks over devices, memory and disk (accelerate), `quantize` ("int8", "nf4", "fp4") packs
+    the weights (bitsandbytes).
+
+    Raises: UnknownNameError, with the nearest names. ModelError: a folder that holds no model. FileFormatError: a
+    broken file. UnsafeFileError: weights that are a pickle, which `allow_pickle=True` (`--allow-pickle`) reads, or a
+    model with code of its own, which `trust_remote_code=True` runs. UsageError: weights larger than the memory of the
+    device, before any is read, or an option that is not there.
     """
     shipped = shipped_models()
     name = str(name)
+    if revision is None and not Path(name).expanduser().exists() and "@" in name:
+        name, _, revision = name.rpartition("@")
     target, number, label = _device(device), _dtype(dtype), name
     if name in shipped:
         source: str = str(shipped[name])
@@ -65,6 +74,7 @@ def load_model(
         label = Path(source).resolve().name
     else:
         source = _hub(name, revision, list(shipped))
+        label = name if revision is None else f"{name}@{revision}"
     folder = Path(source)
     local = folder.is_dir()
     if local:
@@ -72,21 +82,25 @@ def load_model(
         refuse_own_code(folder / "config.json", label, trust_remote_code)
     elif folder.exists():
         raise ModelError(f"{name} is a file, not a model. Give the folder that holds config.json.")
+    more = loading(device_map, quantize, target, number)
     with quiet():
         if name in shipped and revision == RANDOM:
             hf = untrained(source, number if isinstance(number, torch.dtype) else torch.float32)
         else:
             weights = weight_bytes(folder, number) if local else _hub_bytes(source, revision, number)
             refuse_too_large(
-                f"To hold the weights of {label}", weights,
-                "Give dtype='bfloat16', a smaller model, or a machine with more.",
-                room=torch.cuda.get_device_properties(target).total_memory if target.type == "cuda" else None,
+                f"To hold the weights of {label}", quantised_bytes(weights, quantize),
+                "Give dtype='bfloat16', quantize='nf4', device_map='auto', a smaller model, or a machine with more.",
+                room=room(target, device_map),
             )  # fmt: skip
-            hf = _load_weights(source, label, None if local else revision, number, allow_pickle, trust_remote_code)
+            hf = _load_weights(
+                source, label, None if local else revision, number, allow_pickle, trust_remote_code,
+                more,
+            )  # fmt: skip
         tokenizer = _load_tokenizer(source, label, None if local else revision)
     hf.requires_grad_(False)
     try:
-        hf = hf.to(target)
+        hf = hf.to(target) if device_map is None and quantize is None else hf
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"The device {str(target)!r} cannot be used here: {_first_line(error)}. Give 'cpu'."
@@ -96,12 +110,13 @@ def load_model(
 
 def is_at_hand(name: str) -> bool:
     """Whether `load_model` can load a name without a network: it ships, is a folder, or was downloaded before."""
-    if name in shipped_models() or Path(name).expanduser().is_dir():
+    repo, _, revision = name.partition("@")
+    if repo in shipped_models() or Path(name).expanduser().is_dir():
         return True
     from huggingface_hub import errors, try_to_load_from_cache
 
     try:
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+        return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str)
     except errors.HFValidationError:
         return False
 
@@ -176,7 +191,13 @@ def _read_json(path: Path, absent: str) -> dict[str, Any]:
 
 
 def _load_weights(
-    source: str, label: str, revision: str | None, dtype: Any, allow_pickle: bool, trust_remote_code: bool
+    source: str,
+    label: str,
+    revision: str | None,
+    dtype: Any,
+    allow_pickle: bool,
+    trust_remote_code: bool,
+    more: dict[str, Any],
 ) -> Any:
     import transformers
     from safetensors import SafetensorError
@@ -186,6 +207,7 @@ def _load_weights(
         "dtype": dtype,
         "output_loading_info": True,
         "use_safetensors": None if allow_pickle else True,
+        **more,
     }
     try:
         config = transformers.AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)

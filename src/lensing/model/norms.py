@@ -36,11 +36,11 @@ class Norm:
 
     def linear(self, x: Float[Tensor, "... d"], scale: Float[Tensor, "... 1"]) -> Float[Tensor, "... d"]:
         """What a part of the norm's input becomes with the scale held as it is; parts and `bias` sum to the output."""
-        return self.centred(x) * self.gain.to(scale.dtype) / scale
+        return self.centred(x) * self.gain.to(scale) / scale
 
     def pull(self, direction: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """What reads from the norm's input, times the scale, what `direction` reads from its output."""
-        d = direction * self.gain.to(direction.dtype)
+        d = direction * self.gain.to(direction)
         return d - d.mean(-1, keepdim=True) if self.centres else d
 
 
@@ -73,7 +73,8 @@ def describe(module: nn.Module | None, d: int, like: Tensor) -> Norm | None:
 
 def _run(module: nn.Module, x: Tensor, like: Tensor) -> Tensor:
     out: Any = module(x.to(like.dtype)[None, None])
-    return out[0, 0].float() if out.dtype != torch.float64 else out[0, 0]
+    out = out[0, 0].to(x.device)  # which a module that brings its weights in may have left
+    return out.float() if out.dtype != torch.float64 else out
 
 
 def _odd(module: nn.Module, x: Tensor, like: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from lensing.model.attention import eager
 from lensing.model.cache import Cache
 from lensing.model.chat import Chat, encode_chat
 from lensing.model.edit import Edit, EditContext, Replace
+from lensing.model.matrices import device_of, matrix
 from lensing.model.parts import Keep, Positions, keeping, masking, without_blocks
 from lensing.model.places import Place
 from lensing.model.sites import Site, SiteName, canonical, expand, parse
@@ -83,13 +84,18 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.adapter.head.weight.device  # type: ignore[return-value, union-attr]
+        """Where prompts go in, and, of a model on several devices, where captures are brought."""
+        return device_of(self.adapter.embedding)
 
     @property
     def dtype(self) -> torch.dtype:
         """The weights' number format."""
         return self.adapter.head.weight.dtype  # type: ignore[return-value, union-attr]
+
+    @property
+    def spread(self) -> bool:
+        """Whether its blocks compute on several devices (`device_map`)."""
+        return len({str(place) for place in (getattr(self.hf, "hf_device_map", None) or {}).values()}) > 1
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -102,7 +108,7 @@ class Model:
     @property
     def W_U(self) -> Float[Tensor, "d_model vocab"]:
         """The unembedding, one column a token, as it stands after the final norm."""
-        return self.adapter.head.weight.T  # type: ignore[union-attr, return-value]
+        return matrix(self.adapter.head, self.device)
 
     # tokens ---------------------------------------------------------------------------------------------------------
 
@@ -230,7 +236,8 @@ class Model:
             raise UsageError(f"There is no stop={stop!r}. Give 'auto', True or a layer number.")
         batch, length = tokens.ids.shape
         first, begin = self._beginning(start, batch, length)
-        keep = keeping(positions, length, device)
+        # of a model on several devices captures come together, but for gradients, which a copy has no part in
+        keep = keeping(positions, length, self.device if device is None and self.spread and not grad else device)
         self._refuse_if_large(plan, batch, length, keep)
         taps = Taps(
             self.adapter, wanted, [*begin, *self._placed_edits()], stop_early=stop is True, stop_after=last,

@@ -195,7 +195,7 @@ class Taps:
             new = self._visit(spot, scale, id(module))
             if new is scale:
                 return None
-            bias = norm.bias.to(scale.dtype)
+            bias = norm.bias.to(scale)
             changed = ((output.to(scale.dtype) - bias) * (scale / new) + bias).to(output.dtype)
             return torch.where((new == scale).reshape(*output.shape[:-1], 1), output, changed.reshape(output.shape))
 
@@ -243,7 +243,7 @@ class Taps:
         at = replace(self.at, pos_axis=2) if site.by_query else self.at
         if edit.has_parts and any(whole == site.name for whole, _ in self._inside):
             at = replace(at, parts=lambda part: self._part(site.name, part))
-        new = edit.apply(seen, at)
+        new = edit.apply(seen, at.to(seen.device))
         if not isinstance(new, Tensor) or new.shape != seen.shape:
             got = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise UsageError(
