@@ -67,3 +67,26 @@ def heat_html(title: str, rows: Sequence[str], columns: Sequence[str], values: S
         f"<caption style='text-align:left'>{html.escape(title)}</caption><thead><tr><th></th>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def pattern_html(title: str, tokens: Sequence[str], pattern: Sequence[Sequence[float]]) -> str:
+    """Return a head's attention pattern as an HTML table: each row a token that looks, each column one looked at."""
+    most = largest(pattern) or 1.0
+    names = [html.escape(visible(token.strip() or token), quote=True) for token in tokens]
+    style = "writing-mode:vertical-rl;transform:rotate(180deg);font-weight:normal;padding:2px 0"
+    head = "".join(f"<th scope='col' style='{style}'>{name}</th>" for name in names)
+    body = []
+    for i, (name, row) in enumerate(zip(names, pattern, strict=True)):
+        cells = "".join(
+            f"<td title='{name} looks at {other}: {value:.2f}' "
+            f"style='background:{colour(value, most)[0]};min-width:15px;height:15px;padding:0'></td>"
+            for other, value in zip(names[: i + 1], row, strict=False)
+        )
+        body.append(
+            f"<tr><th scope='row' style='font-weight:normal;text-align:right;padding:0 4px'>{name}</th>{cells}</tr>"
+        )
+    return (
+        "<div style='overflow-x:auto'><table style='border-collapse:collapse;font-size:11px;width:auto'>"
+        f"<caption style='text-align:left'>{html.escape(title)}</caption><thead><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
