@@ -87,20 +87,31 @@ def untrained(folder: str | Path, dtype: torch.dtype = torch.float32, *, seed: i
         return AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
 
 
-def new_attention_only(
-    *, d_vocab: int, d_model: int, n_layers: int, n_heads: int, context: int, bos_id: int = 0, seed: int = 0
-) -> Any:
-    """Return a fresh GPT-2 in float32 whose MLPs write nothing and never learn: attention and norms alone are left."""
+def new_gpt2(
+    *, d_vocab: int, d_model: int, n_layers: int, n_heads: int, context: int, d_mlp: int | None = None,
+    bos_id: int | None = None, seed: int = 0,
+) -> Any:  # fmt: skip
+    """Return a fresh GPT-2 in float32, without dropout, its unembedding its own; `d_mlp` None: four times d_model."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        vocab_size=d_vocab, n_embd=d_model, n_layer=n_layers, n_head=n_heads, n_inner=1, n_positions=context,
+        vocab_size=d_vocab, n_embd=d_model, n_layer=n_layers, n_head=n_heads, n_inner=d_mlp, n_positions=context,
         bos_token_id=bos_id, eos_token_id=None, pad_token_id=bos_id, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0,
         tie_word_embeddings=False,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")
+        return GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")
+
+
+def new_attention_only(
+    *, d_vocab: int, d_model: int, n_layers: int, n_heads: int, context: int, bos_id: int = 0, seed: int = 0
+) -> Any:
+    """Return a fresh GPT-2 in float32 whose MLPs write nothing and never learn: attention and norms alone are left."""
+    model = new_gpt2(
+        d_vocab=d_vocab, d_model=d_model, n_layers=n_layers, n_heads=n_heads, context=context, d_mlp=1, bos_id=bos_id,
+        seed=seed,
+    )  # fmt: skip
     for block in model.transformer.h:
         for weight in block.mlp.parameters():
             weight.requires_grad_(False).zero_()

@@ -62,6 +62,12 @@ class Place:
     sinks: int = 0
     copy: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether the site is all of the module's tensor, as it is."""
+        parts = (self.layout, self.d_head, self.factor, self.norm)
+        return self.side in ("in", "out") and self.shaped and all(part is None for part in parts)
+
     def see(self, h: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The site's tensor in what the module takes or gives; `shape` is [batch, pos] of the chunk."""
         if self.side in ("scores", "pattern"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,11 @@ from lensing.model.parts import Keep
 from lensing.model.places import Place, first_input, first_output
 from lensing.model.sites import Site
 
+READ = ("in", "scale", "out")
 SIDES = ("in", "scores", "pattern", "scale", "out")  # a norm's scale is changed before its output is seen
+
+
+Read = Callable[[Tensor], None]
 
 
 class Stop(Exception):
@@ -100,13 +104,16 @@ class Taps:
             if self._grad_root is not None:
                 self._handles.append(self._grad_root.register_forward_hook(_require_grad))
             softmaxes: dict[nn.Module, dict[str, _Spot]] = {}
+            readers = self._readers()
+            for module, spots in readers.items():
+                self._handles.append(_Reader(module, *(self._reads(spots.get(side)) for side in READ)))
             for (module, side), spot in sorted(self._spots.items(), key=lambda item: SIDES.index(item[0][1])):
+                if module in readers and side in READ:
+                    continue
                 if side == "in":
-                    hook = self._in_reader(spot) if self._only_reads(spot) else self._in_hook(spot)
-                    self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+                    self._handles.append(module.register_forward_pre_hook(self._in_hook(spot), with_kwargs=True))
                 elif side == "out":
-                    hook = self._out_reader(spot) if self._only_reads(spot) else self._out_hook(spot)
-                    self._handles.append(module.register_forward_hook(hook))
+                    self._handles.append(module.register_forward_hook(self._out_hook(spot)))
                 elif side == "scale":
                     self._handles.append(module.register_forward_hook(self._scale_hook(spot), with_kwargs=True))
                 else:
@@ -128,36 +135,36 @@ class Taps:
 
     # hooks ----------------------------------------------------------------------------------------------------------
 
-    def _only_reads(self, spot: _Spot) -> bool:
-        """Whether nothing is changed, stopped or cut here, so that the shortest code does: there may be hundreds."""
-        copies = any(place.copy for _, place in spot.captures)
-        return self._keep.whole and not (spot.edits or spot.carries or spot.stop or copies or self._stop_early)
+    def _readers(self) -> dict[nn.Module, dict[str, _Spot]]:
+        """Modules where nothing is changed, stopped or cut, so that the shortest code does: there may be hundreds."""
+        if not (self._detach and self._keep.whole) or self._stop_early:
+            return {}
+        found: dict[nn.Module, dict[str, _Spot]] = {}
+        for (module, side), spot in self._spots.items():
+            if side in READ:
+                found.setdefault(module, {})[side] = spot
+        return {
+            module: spots for module, spots in found.items()
+            if not (module._forward_hooks or module._forward_pre_hooks)
+            and not any(s.edits or s.carries or s.stop or any(p.copy for _, p in s.captures) for s in spots.values())
+        }  # fmt: skip
 
-    def _in_reader(self, spot: _Spot) -> Any:
-        read = self._reader(spot)
+    def _reads(self, spot: _Spot | None) -> list[Read]:
+        return [] if spot is None else [self._read(site.name, place) for site, place in spot.captures]
 
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            read(first_input(args, kwargs))
-
-        return hook if self._detach else self._in_hook(spot)
-
-    def _out_reader(self, spot: _Spot) -> Any:
-        read = self._reader(spot)
-
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            read(output if output.__class__ is Tensor else first_output(output))
-
-        return hook if self._detach else self._out_hook(spot)
-
-    def _reader(self, spot: _Spot) -> Any:
-        seen = [(site.name, place.see) for site, place in spot.captures]
+    def _read(self, name: str, place: Place) -> Read:
+        values, see = self.values, place.see
+        scale = None if place.side != "scale" or place.norm is None else place.norm.scale
 
         def read(raw: Tensor) -> None:
-            for name, see in seen:
-                value = see(raw, self._shape)
-                self.values[name] = value.detach() if value.requires_grad else value
+            value = see(raw, self._shape) if scale is None else see(scale(raw), self._shape)
+            values[name] = value.detach() if value.requires_grad else value
 
-        return read
+        def read_whole(raw: Tensor) -> None:
+            value = raw if raw.shape[:2] == self._shape else see(raw, self._shape)
+            values[name] = value.detach() if value.requires_grad else value
+
+        return read_whole if place.whole and scale is None else read
 
     def _in_hook(self, spot: _Spot) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -281,6 +288,40 @@ class Taps:
         if copy or not self._keep.whole:
             value = self._keep(value, 2 if site.by_query else 1, copy)
         self.values[site.name] = value.detach() if self._detach and value.requires_grad else value
+
+
+class _Reader:
+    """A handle: what goes into a module and comes out of it is read, by a function in the place of its own forward.
+
+    That costs a fraction of what hooks do, which a module that has any calls by a longer way.
+    """
+
+    def __init__(self, module: nn.Module, ins: Sequence[Read], scales: Sequence[Read], outs: Sequence[Read]) -> None:
+        self._names = module.__dict__
+        self._before = self._names.get("forward")
+        inner, before = module.forward, [*ins, *scales]
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                raw = args[0] if args and args[0].__class__ is Tensor else first_input(args, kwargs)
+                for read in before:
+                    read(raw)
+            output = inner(*args, **kwargs)
+            if outs:
+                raw = output if output.__class__ is Tensor else first_output(output)
+                for read in outs:
+                    read(raw)
+            return output
+
+        forward.__wrapped__ = inner  # type: ignore[attr-defined]  # whoever asks for its parameters
+        self._names["forward"] = forward
+
+    def remove(self) -> None:
+        """Give the module its own forward back."""
+        if self._before is None:
+            del self._names["forward"]
+        else:
+            self._names["forward"] = self._before
 
 
 def _require_grad(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:

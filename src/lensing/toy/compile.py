@@ -49,7 +49,7 @@ def compile_program(program: Program, *, dtype: torch.dtype = torch.float64) -> 
     for name, size in program.sizes.items():
         columns[name] = slice(d, d + size)
         d += size
-    layers = _layers(program)
+    layers = layers_of(program)
     widest = max(sum(_neurons(step, program) for step in layer[1]) for layer in layers)
     vocab = max(program.words + 2, program.sizes[program.output])
     hf = new_relu_gpt2(d_vocab=vocab, d_model=d, n_layers=len(layers), d_mlp=max(widest, 1), context=program.length).to(
@@ -78,7 +78,7 @@ def compile_program(program: Program, *, dtype: torch.dtype = torch.float64) -> 
     return Compiled(program, Model(hf.eval().requires_grad_(False), name=program.name), columns, written)
 
 
-def _layers(program: Program) -> list[tuple[Attend | None, list[Map | Count]]]:
+def layers_of(program: Program) -> list[tuple[Attend | None, list[Map | Count]]]:
     """Put each step into the first layer in which all that it reads is there."""
     layers: list[tuple[Attend | None, list[Map | Count]]] = []
     for step in program.steps:

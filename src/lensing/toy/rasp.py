@@ -7,9 +7,14 @@ can reverse and sort. Every variable has a value at every position: a number fro
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from lensing.errors import UsageError
 
@@ -64,6 +69,7 @@ class Program:
     steps: tuple[Step, ...]
     output: str
     sizes: dict[str, int] = field(init=False)
+    _tables: dict[str, Tensor] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         sizes = {"token": self.words + 2, "index": self.length}
@@ -100,41 +106,73 @@ class Program:
         None stands where nothing goes with the query, or several different values do: what a step says there is
         nothing that the program means.
         """
-        change = change or {}
-        found: dict[str, list[float | None]] = {
-            "token": [float(t) for t in self.text(words)], "index": [float(i) for i in range(self.length)],
-        }  # fmt: skip
+        given = {name: torch.full((1, self.length), torch.nan, dtype=torch.float64) for name, _ in change or {}}
+        for (name, p), value in (change or {}).items():
+            given[name][0, p] = value
+        self.text(words)  # says what is wrong with them
+        found = self.run_many(torch.tensor([list(words)]), given)
+        return {name: [None if v != v else v for v in row[0].tolist()] for name, row in found.items()}
+
+    def run_many(
+        self, words: Int[Tensor, "batch n"], change: Mapping[str, Float[Tensor, "batch pos"]] | None = None
+    ) -> dict[str, Float[Tensor, "batch pos"]]:
+        """Return every variable at every position of many texts; NaN where `run` has None, or leaves `change` alone."""
+        batch = len(words)
+        blank = torch.full((batch, 2 * self.n), self.separator + 1)
+        found = {
+            "token": torch.cat([words, torch.full((batch, 1), self.separator), blank], 1).double(),
+            "index": torch.arange(self.length).double().expand(batch, -1),
+        }
         for step in self.steps:
-            found[step.name] = [
-                change.get((step.name, p), _value(step, found, p)) for p in range(self.length)
-            ]  # fmt: skip
+            value = self._values(step, found)
+            if change is not None and step.name in change:
+                value = torch.where(change[step.name].isnan(), value, change[step.name])
+            found[step.name] = value
         return found
+
+    def _values(self, step: Step, found: Mapping[str, Tensor]) -> Float[Tensor, "batch pos"]:
+        """What a step makes of the variables before it."""
+        if isinstance(step, Count):
+            share = found[step.share]
+            return torch.where(share > 0, (1 / share).round() - 1, torch.nan)
+        table = self._table(step)
+        if isinstance(step, Map):
+            given = [found[name] for name in step.inputs]
+            known = ~torch.stack(given).isnan().any(0)
+            value = table[tuple(v.nan_to_num().long() for v in given)]
+            return torch.where(known, value, torch.nan)
+        query, key, value = found[step.query], found[step.key], found[step.value]
+        seen = table[query.nan_to_num().long()[:, :, None], key.nan_to_num().long()[:, None, :]].bool()
+        seen &= torch.ones(self.length, self.length, dtype=torch.bool).tril()
+        seen &= ~query.isnan()[:, :, None] & ~key.isnan()[:, None, :]
+        there = seen.any(-1)
+        if step.only is not None:
+            passes = torch.tensor([step.only(v) for v in range(self.sizes[step.value])])
+            good = passes[value.nan_to_num().long()] & ~value.isnan()
+            share = (seen & good[:, None, :]).sum(-1).double() / seen.sum(-1)
+            return torch.where(there, share, torch.nan)
+        values = value.nan_to_num(nan=-1.0)[:, None, :].expand_as(seen)
+        low = values.masked_fill(~seen, torch.inf).amin(-1)
+        high = values.masked_fill(~seen, -torch.inf).amax(-1)
+        return torch.where(there & (low == high) & (low >= 0), low, torch.nan)
+
+    def _table(self, step: Attend | Map) -> Tensor:
+        """What goes with what, or a function's values, for all values of its inputs; made once."""
+        if step.name not in self._tables:
+            names = (step.query, step.key) if isinstance(step, Attend) else step.inputs
+            function: Callable[..., Any] = step.goes if isinstance(step, Attend) else step.function
+            sizes = [self.sizes[name] for name in names]
+            every = itertools.product(*map(range, sizes))
+            self._tables[step.name] = torch.tensor(
+                [float(function(*values)) for values in every], dtype=torch.float64
+            ).view(sizes)
+        return self._tables[step.name]
 
     def answers(
         self, words: Sequence[int], change: Mapping[tuple[str, int], float] | None = None
     ) -> list[float | None]:
         """Return the output at the last n positions."""
         return self.run(words, change)[self.output][-self.n :]
-
-
-def _value(step: Step, found: Mapping[str, Sequence[float | None]], p: int) -> float | None:
-    if isinstance(step, Attend):
-        query = found[step.query][p]
-        if query is None:
-            return None
-        values = [
-            found[step.value][k] for k in range(p + 1)
-            if found[step.key][k] is not None and step.goes(int(query), int(found[step.key][k] or 0))
-        ]  # fmt: skip
-        if step.only is not None:
-            passed = [v is not None and step.only(int(v)) for v in values]
-            return sum(passed) / len(passed) if passed else None
-        return values[0] if values and len(set(values)) == 1 else None
-    if isinstance(step, Count):
-        share = found[step.share][p]
-        return None if not share else float(round(1 / share) - 1)
-    given = [found[name][p] for name in step.inputs]
-    return None if any(g is None for g in given) else float(step.function(*(int(g or 0) for g in given)))
 
 
 def reverse(n: int = 5, words: int = 6) -> Program:
