@@ -104,8 +104,11 @@ class Adapter:
                 names = [n for n, _ in self.hf.named_modules() if n]
                 raise UnknownNameError("module", site.path, names) from error
         place = self._place(site)
-        over = self._findings is not None and (id(place.module), place.side) in self._findings.written_over
-        return replace(place, copy=True) if over else place
+        if self._findings is None:
+            return place
+        if place.side == "scale":
+            return replace(place, late=(id(place.module), "in") in self._findings.left_alone)
+        return replace(place, copy=True) if (id(place.module), place.side) in self._findings.written_over else place
 
     def _place(self, site: Site) -> Place:
         if site.kind == "embed":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,67 +36,111 @@ class SoftmaxWatch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in SOFTMAX:
-            return func(*args, **kwargs)
+        return self.seen(func, args, kwargs) if func in SOFTMAX else func(*args, **kwargs)
+
+    def seen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The pattern that a call of a softmax gives, under what watches it."""
         scores, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
         kwargs = {k: v for k, v in kwargs.items() if k != "input"}
         return self._on_softmax(scores, lambda x: func(x, *rest, **kwargs))
 
 
 class _Dispatch:
-    """Stands for a family's eager attention function while modules of it are watched: theirs alone see the watch."""
+    """Stands for a family's eager attention function while modules of it are watched: theirs alone see the watch.
+
+    Nearly all of these functions call `nn.functional.softmax`. Of such a one a twin is run that finds ours under this
+    name: a mode would be asked about every call of torch, which costs as much as a small model's attention.
+    """
 
     def __init__(self, plain: Callable[..., Any]) -> None:
         self.plain, self.watches = plain, dict[nn.Module, SoftmaxWatch]()
+        self._local = threading.local()
+        self._twin = _twin(plain, self._softmax)
 
     def __call__(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         watch = self.watches.get(module)
         if watch is None:
             return self.plain(module, *args, **kwargs)
+        if self._twin is not None:
+            self._local.watch, self._local.called = watch, False
+            found = self._twin(module, *args, **kwargs)
+            if self._local.called:
+                return found
+            self._twin = None  # it makes patterns under another name
         with watch:
             return self.plain(module, *args, **kwargs)
 
+    def _softmax(self, *args: Any, **kwargs: Any) -> Tensor:
+        self._local.called = True
+        return self._local.watch.seen(functional.softmax, args, kwargs)
 
-class _Dispatched:
-    """A handle: the module is watched within its family's eager function until it is removed."""
 
-    def __init__(self, names: dict[str, Any], module: nn.Module, watch: SoftmaxWatch) -> None:
-        self._names, self._module = names, module
+def _twin(plain: Callable[..., Any], softmax: Callable[..., Tensor]) -> Callable[..., Any] | None:
+    """The same function with another `nn.functional.softmax`; None where it may turn scores to a pattern otherwise."""
+    code = getattr(plain, "__code__", None)
+    names = getattr(plain, "__globals__", {})
+    if code is None or plain.__closure__ or names.get("nn") is not nn:  # type: ignore[attr-defined]
+        return None
+    if not {"nn", "functional", "softmax"} <= set(code.co_names) or "F" in code.co_names:
+        return None
+    ours = _Like(nn, functional=_Like(functional, softmax=softmax))
+    found = types.FunctionType(code, {**names, "nn": ours}, plain.__name__, plain.__defaults__)  # type: ignore[attr-defined]
+    found.__kwdefaults__ = plain.__kwdefaults__  # type: ignore[attr-defined]
+    return found
+
+
+class _Like:
+    """A module but for some of its names."""
+
+    def __init__(self, module: Any, **names: Any) -> None:
+        self.__dict__.update(names)
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_module"], name)
+
+
+class AttentionTap:
+    """Watches the softmax of one attention module, during its forward and not elsewhere, while it is attached.
+
+    Most families call an eager function of their own file, and the watch need not last longer than that.
+    """
+
+    def __init__(self, module: nn.Module, on_softmax: OnSoftmax) -> None:
+        self._module, self._watch = module, SoftmaxWatch(on_softmax)
+        self._depth = 0
+        forward = inspect.unwrap(type(module).forward)
+        names = getattr(forward, "__globals__", {})
+        self._names = names if EAGER in names and EAGER in forward.__code__.co_names else None
+        self._handles: list[Any] = []
+
+    def attach(self) -> AttentionTap:
+        """Begin to watch."""
+        if self._names is None:
+            self._handles = [
+                self._module.register_forward_pre_hook(self._enter),
+                self._module.register_forward_hook(self._leave, always_call=True),
+            ]
+            return self
         with _LOCK:
-            if not isinstance(names[EAGER], _Dispatch):
-                names[EAGER] = _Dispatch(names[EAGER])
-            names[EAGER].watches[module] = watch
+            if not isinstance(self._names[EAGER], _Dispatch):
+                self._names[EAGER] = _Dispatch(self._names[EAGER])
+            self._names[EAGER].watches[self._module] = self._watch
+        return self
 
     def remove(self) -> None:
-        """Give the family its function back, unless other modules of it are watched."""
+        """Cease, and give the family its function back unless other modules of it are watched."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if self._names is None:
+            return
         with _LOCK:
             dispatch = self._names[EAGER]
             if isinstance(dispatch, _Dispatch):
                 dispatch.watches.pop(self._module, None)
                 if not dispatch.watches:
                     self._names[EAGER] = dispatch.plain
-
-
-class AttentionTap:
-    """Watches the softmax of one attention module, during its forward and not elsewhere.
-
-    Most families call an eager function of their own file, and the watch need not last longer than that: it costs
-    something with every call of torch.
-    """
-
-    def __init__(self, module: nn.Module, on_softmax: OnSoftmax) -> None:
-        self._watch = SoftmaxWatch(on_softmax)
-        self._depth = 0
-        forward = inspect.unwrap(type(module).forward)
-        names = getattr(forward, "__globals__", {})
-        self.handles: list[Any]
-        if EAGER in names and EAGER in forward.__code__.co_names:
-            self.handles = [_Dispatched(names, module, self._watch)]
-            return
-        self.handles = [
-            module.register_forward_pre_hook(self._enter),
-            module.register_forward_hook(self._leave, always_call=True),
-        ]
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         self._watch.__enter__()

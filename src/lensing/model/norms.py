@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+TOGETHER = 1 << 18  # numbers that are stacked at once
 LARGE = 64.0  # how long a vector is made where eps shall hardly count
 EPS_NAMES = ("eps", "variance_epsilon", "epsilon", "layer_norm_epsilon")
 
@@ -42,6 +44,24 @@ class Norm:
         """What reads from the norm's input, times the scale, what `direction` reads from its output."""
         d = direction * self.gain.to(direction)
         return d - d.mean(-1, keepdim=True) if self.centres else d
+
+
+@torch.no_grad()
+def scales(norms: Sequence[Norm], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return every norm's scale of its input, small ones of one shape together: a model has two norms a block."""
+    found: list[Tensor | None] = [None] * len(norms)
+    alike: dict[Any, list[int]] = {}
+    for i, (norm, x) in enumerate(zip(norms, inputs, strict=True)):
+        alike.setdefault((norm.centres, norm.eps, x.shape, x.dtype, x.device), []).append(i)
+    for group in alike.values():
+        at_once = max(TOGETHER // max(inputs[group[0]].numel(), 1), 1)
+        for first in range(0, len(group), at_once):
+            some = group[first : first + at_once]
+            x = inputs[some[0]] if len(some) == 1 else torch.stack([inputs[i] for i in some])
+            made = norms[some[0]].scale(x)
+            for i, scale in zip(some, [made] if len(some) == 1 else made, strict=True):
+                found[i] = scale
+    return [scale for scale in found if scale is not None]
 
 
 @torch.no_grad()

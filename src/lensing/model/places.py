@@ -33,7 +33,7 @@ class Layout:
         """[..., width] to [..., heads, d_head]; a view where the numbers stand one after the other."""
         if self._run is None:
             return h[..., self.index]
-        return h.narrow(-1, self._run, self.index.numel()).unflatten(-1, self.index.shape)
+        return h.narrow(-1, self._run, self.index.numel()).view(*h.shape[:-1], *self.index.shape)
 
     def put(self, h: Tensor, part: Tensor) -> Tensor:
         """`h` with this part changed."""
@@ -48,7 +48,8 @@ class Place:
 
     `carry` names the block whose output must receive the change too: the stream has two readers after `resid_mid`.
     `factor` is what the block multiplies a contribution by; `layout` a part of a fused projection; `sinks` the columns
-    behind the keys that a softmax has besides them; `copy` says that later code writes into this tensor.
+    behind the keys that a softmax has besides them; `copy` says that later code writes into this tensor, `late` that no
+    code writes into what a norm reads, so that its scale can wait.
     """
 
     module: nn.Module
@@ -61,6 +62,7 @@ class Place:
     norm: Norm | None = None
     sinks: int = 0
     copy: bool = False
+    late: bool = False
 
     @property
     def whole(self) -> bool:

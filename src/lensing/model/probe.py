@@ -52,6 +52,7 @@ class Findings:
 
     verdicts: list[Verdict]
     written_over: set[tuple[int, str]]
+    left_alone: set[tuple[int, str]]
     """Spots (module id, side) whose tensor later code writes into."""
     tuples: list[int]
     """Of each block: how many things it returns, 0 for a bare tensor."""
@@ -93,7 +94,7 @@ class _Watch:
             calls.append((scores, pattern))
             return pattern
 
-        self._handles += AttentionTap(module, on_softmax).handles
+        self._handles.append(AttentionTap(module, on_softmax).attach())
 
     def _note(self, key: tuple[int, str], value: Tensor) -> None:
         self.seen[key], self.copies[key] = value, value.clone()
@@ -128,7 +129,9 @@ def probe(hf: Any, config: Any, blocks: Sequence[Block], ids: Tensor, n_heads: i
         _gate(verdict, block, seen)
         verdicts.append(verdict)
     last = seen.get((id(blocks[-1].module), "out"), logits)
-    return Findings(verdicts, over, [watch.tuples.get(id(b.module), 0) for b in blocks], last, logits)
+    return Findings(
+        verdicts, over, set(watch.seen) - over, [watch.tuples.get(id(b.module), 0) for b in blocks], last, logits
+    )
 
 
 def _additions(block: Block, seen: dict[tuple[int, str], Tensor], multiplier: float | None) -> Verdict:

@@ -42,6 +42,8 @@ class _Plan:
     names: list[str]
     each: int
     each_pair: int
+    taps: Taps
+    """What reads them all in a pass that changes nothing, made once."""
 
 
 @final
@@ -239,19 +241,25 @@ class Model:
         # of a model on several devices captures come together, but for gradients, which a copy has no part in
         keep = keeping(positions, length, self.device if device is None and self.spread and not grad else device)
         self._refuse_if_large(plan, batch, length, keep)
-        taps = Taps(
-            self.adapter, wanted, [*begin, *self._placed_edits()], stop_early=stop is True, stop_after=last,
-            detach=not grad, from_embedding=grad is True, keep=keep,
-        )  # fmt: skip
-        taps.at = EditContext.whole(tokens)
+        edits = [*begin, *self._placed_edits()]
+        if edits or grad or not keep.whole or stop is True or last is not None:
+            taps = Taps(
+                self.adapter, wanted, edits, stop_early=stop is True, stop_after=last, detach=not grad,
+                from_embedding=grad is True, keep=keep,
+            )  # fmt: skip
+        else:
+            taps = plan.taps
         logits = None
         passed = without_blocks(self.adapter, first)
-        with self.forward(taps), torch.set_grad_enabled(bool(grad)), passed, taps, contextlib.suppress(Stop):
-            logits = self.hf(input_ids=tokens.ids, use_cache=False, **masking(self.hf, tokens)).logits
-        if len(taps.values) < len(wanted):
-            missing = next(site for site, _ in wanted if site.name not in taps.values)
+        with self.forward(taps), torch.set_grad_enabled(bool(grad)), passed:
+            taps.at = EditContext.whole(tokens)
+            with taps, contextlib.suppress(Stop):
+                logits = self.hf(input_ids=tokens.ids, use_cache=False, **masking(self.hf, tokens)).logits
+            values, taps.values = taps.values, {}
+        if len(values) < len(wanted):
+            missing = next(site for site, _ in wanted if site.name not in values)
             raise self._missing(missing, first, stop if last is not None else None)
-        return logits, Cache({name: taps.values[name] for name in plan.names}, tokens, self)
+        return logits, Cache({name: values[name] for name in plan.names}, tokens, self)
 
     def _beginning(
         self, start: tuple[SiteName, Tensor] | None, batch: int, length: int
@@ -281,6 +289,7 @@ class Model:
                 wanted, [site.name for site, _ in wanted],
                 sum(math.prod(self.shape(site, 1, 1)) for site in sized if not site.by_query),
                 sum(math.prod(self.shape(site, 1, 1)) for site in sized if site.by_query),
+                Taps(self.adapter, wanted, late=True),
             )  # fmt: skip
         return self._plans[key]
 

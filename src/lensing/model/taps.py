@@ -14,6 +14,7 @@ from lensing.errors import UsageError
 from lensing.model.adapter import Adapter
 from lensing.model.attention import AttentionTap
 from lensing.model.edit import Edit, EditContext
+from lensing.model.norms import scales
 from lensing.model.parts import Keep
 from lensing.model.places import Place, first_input, first_output
 from lensing.model.sites import Site
@@ -43,7 +44,7 @@ class Taps:
     """A context manager that attaches the hooks for these captures and edits, and takes them off whatever happens.
 
     Set `at` before each forward pass; captured tensors lie in `values` afterwards, by site name. At one spot edits
-    come in the order given, before captures.
+    come in the order given, before captures. With `late` the scales of norms are made when it ends, all together.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Taps:
         stop_after: Place | None = None,
         detach: bool = True,
         keep: Keep | None = None,
+        late: bool = False,
     ) -> None:
+        self._late: list[tuple[str, Place, Tensor]] | None = [] if late else None
         self.values: dict[str, Tensor] = {}
         self._at: EditContext | None = None
         self._shape: tuple[int, ...] = ()
@@ -77,6 +80,12 @@ class Taps:
             self._spot(site, place).captures.append((site, place))
         if stop_after is not None:
             self._spots.setdefault((stop_after.module, stop_after.side), _Spot()).stop = True
+        softmaxes: dict[nn.Module, dict[str, _Spot]] = {}
+        for (module, side), spot in self._spots.items():
+            if side not in READ:
+                softmaxes.setdefault(module, {})[side] = spot
+        self._attention = [AttentionTap(module, self._on_softmax(spots)) for module, spots in softmaxes.items()]
+        self._made: dict[nn.Module, _Reader] | None = None
         self._n_wanted = len({site.name for site, _ in wanted})
         self._handles: list[Any] = []
 
@@ -100,13 +109,12 @@ class Taps:
         return self._spots.setdefault((place.module, place.side), _Spot())
 
     def __enter__(self) -> Self:
+        self.values = {}
         try:
             if self._grad_root is not None:
                 self._handles.append(self._grad_root.register_forward_hook(_require_grad))
-            softmaxes: dict[nn.Module, dict[str, _Spot]] = {}
             readers = self._readers()
-            for module, spots in readers.items():
-                self._handles.append(_Reader(module, *(self._reads(spots.get(side)) for side in READ)))
+            self._handles += [reader.attach() for reader in readers.values()]
             for (module, side), spot in sorted(self._spots.items(), key=lambda item: SIDES.index(item[0][1])):
                 if module in readers and side in READ:
                     continue
@@ -116,10 +124,7 @@ class Taps:
                     self._handles.append(module.register_forward_hook(self._out_hook(spot)))
                 elif side == "scale":
                     self._handles.append(module.register_forward_hook(self._scale_hook(spot), with_kwargs=True))
-                else:
-                    softmaxes.setdefault(module, {})[side] = spot
-            for module, spots in softmaxes.items():
-                self._handles += AttentionTap(module, self._on_softmax(spots)).handles
+            self._handles += [tap.attach() for tap in self._attention]
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -132,11 +137,28 @@ class Taps:
             handle.remove()
         self._handles.clear()
         self._deltas.clear()
+        if self._late:
+            late, self._late = self._late, []
+            if kind is None:
+                made = scales([place.norm for _, place, _ in late if place.norm], [raw for *_, raw in late])
+                for (name, place, _), scale in zip(late, made, strict=True):
+                    self.values[name] = place.see(scale, self._shape)
 
     # hooks ----------------------------------------------------------------------------------------------------------
 
-    def _readers(self) -> dict[nn.Module, dict[str, _Spot]]:
-        """Modules where nothing is changed, stopped or cut, so that the shortest code does: there may be hundreds."""
+    def _readers(self) -> dict[nn.Module, _Reader]:
+        """For modules where nothing is changed, stopped or cut the shortest code: there may be hundreds.
+
+        Made once, unless somebody has changed the modules since.
+        """
+        if self._made is None or not all(reader.fits for reader in self._made.values()):
+            self._made = {
+                module: _Reader(module, *(self._reads(spots.get(side)) for side in READ))
+                for module, spots in self._only_read().items()
+            }
+        return self._made
+
+    def _only_read(self) -> dict[nn.Module, dict[str, _Spot]]:
         if not (self._detach and self._keep.whole) or self._stop_early:
             return {}
         found: dict[nn.Module, dict[str, _Spot]] = {}
@@ -153,18 +175,24 @@ class Taps:
         return [] if spot is None else [self._read(site.name, place) for site, place in spot.captures]
 
     def _read(self, name: str, place: Place) -> Read:
-        values, see = self.values, place.see
+        see = place.see
         scale = None if place.side != "scale" or place.norm is None else place.norm.scale
+
+        def read_later(raw: Tensor) -> None:
+            assert self._late is not None
+            self._late.append((name, place, raw))
 
         def read(raw: Tensor) -> None:
             value = see(raw, self._shape) if scale is None else see(scale(raw), self._shape)
-            values[name] = value.detach() if value.requires_grad else value
+            self.values[name] = value.detach() if value.requires_grad else value
 
         def read_whole(raw: Tensor) -> None:
             value = raw if raw.shape[:2] == self._shape else see(raw, self._shape)
-            values[name] = value.detach() if value.requires_grad else value
+            self.values[name] = value.detach() if value.requires_grad else value
 
-        return read_whole if place.whole and scale is None else read
+        if scale is not None and place.late and self._late is not None:
+            return read_later
+        return read_whole if place.whole else read
 
     def _in_hook(self, spot: _Spot) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -297,7 +325,7 @@ class _Reader:
     """
 
     def __init__(self, module: nn.Module, ins: Sequence[Read], scales: Sequence[Read], outs: Sequence[Read]) -> None:
-        self._names = module.__dict__
+        self._module, self._names = module, module.__dict__
         self._before = self._names.get("forward")
         inner, before = module.forward, [*ins, *scales]
 
@@ -314,7 +342,18 @@ class _Reader:
             return output
 
         forward.__wrapped__ = inner  # type: ignore[attr-defined]  # whoever asks for its parameters
-        self._names["forward"] = forward
+        self._forward = forward
+
+    @property
+    def fits(self) -> bool:
+        """Whether the module is as it was when this was made."""
+        m = self._module
+        return self._names.get("forward") is self._before and not (m._forward_hooks or m._forward_pre_hooks)
+
+    def attach(self) -> _Reader:
+        """Begin to read."""
+        self._names["forward"] = self._forward
+        return self
 
     def remove(self) -> None:
         """Give the module its own forward back."""

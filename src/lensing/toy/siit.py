@@ -124,7 +124,7 @@ def train_known(
     n_heads: int = 4,
     d_head: int = 16,
     spare_layers: int = 1,
-    batch: int = 128,
+    batch: int = 64,
     lr: float = 2e-3,
     seed: int = 0,
     quiet: bool = False,
