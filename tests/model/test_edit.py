@@ -219,3 +219,32 @@ def test_a_model_is_not_run_from_inside_its_own_edit(model):
     with model.edit(edit), pytest.raises(UsageError, match="cannot be run from inside one of its own edits"):
         model.logits(TEXT)
     assert torch.equal(model.logits(TEXT), plain)
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (lambda: Add("resid_post.1", torch.ones(32), at=50), r"no position 50 in the 8 tokens of text 0. Give -8 to 7"),
+        (lambda: Add("resid_post.1", torch.ones(32), at=6), r"no position 6 in the 4 tokens of text 1. Give -4 to 3"),
+        (lambda: Add("resid_post.1", torch.ones(32), at=-5), r"no position -5 in the 4 tokens of text 1"),
+        (lambda: Add("resid_post.1", torch.ones(32), at=slice(40, 50)), r"no positions from 40 on in 8 tokens"),
+        (lambda: Add("resid_post.1", torch.ones(32), at=0), r"Position 0 is a special token \(BOS\)"),
+        (lambda: Add("resid_post.1", torch.full((32,), torch.nan)), r"not a number \(NaN\)"),
+        (lambda: Replace("resid_post.1", torch.full((32,), torch.nan)), r"not a number \(NaN\)"),
+        (lambda: Add("resid_post.1", torch.ones(32, dtype=torch.complex64)), r"complex64 cannot be an activation"),
+        (lambda: Apply("resid_post.1", lambda h: h.long()), r"returned int64 where float32 went in"),
+    ],
+)
+def test_edits_that_would_do_nothing_or_harm_are_refused(model, edit, why):
+    texts = ["the reliability of the almanac is very", "the old book"]
+    with pytest.raises(UsageError, match=why), model.edit(edit()):
+        model.logits(texts)
+
+
+def test_a_position_that_is_still_to_come_is_edited_when_it_does(model):
+    with model.edit(Add("resid_post.1", 9 * torch.ones(32), at=5)):
+        made = model.generate("the old book", max_new_tokens=4, sites="resid_post.1", stop_ids=())
+    plain = model.generate("the old book", max_new_tokens=4, sites="resid_post.1", stop_ids=())
+    changed = (made.cache["resid_post.1"] != plain.cache["resid_post.1"]).any(-1)[0]
+    assert changed[5]
+    assert not changed[:5].any()

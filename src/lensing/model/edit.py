@@ -27,7 +27,8 @@ class EditContext:
 
     `positions` are columns of the padded batch; `offsets` says how many of them are padding before each row's first
     token. Positions lie on axis `pos_axis` of what an edit sees (2 for scores and patterns). `parts` is how a
-    dictionary offers its inner values; it is None where nobody asked for them. `tokens` is the prompt.
+    dictionary offers its inner values; it is None where nobody asked for them. `tokens` is the prompt. `ends` says that
+    nothing comes after this chunk, so that a position which is not there will not come either.
     """
 
     positions: Int[Tensor, " pos"]
@@ -38,13 +39,14 @@ class EditContext:
     pos_axis: int = 1
     parts: Callable[[str], Callable[[Tensor], Tensor] | None] | None = None
     tokens: Tokens | None = None
+    ends: bool = False
 
     @classmethod
     def whole(cls, tokens: Tokens) -> EditContext:
         """Where a whole prompt stands."""
         length = tokens.ids.shape[1]
         positions = torch.arange(length, device=tokens.ids.device)
-        return cls(positions, length, tokens.lengths, tokens.special, tokens.offsets, tokens=tokens)
+        return cls(positions, length, tokens.lengths, tokens.special, tokens.offsets, tokens=tokens, ends=True)
 
     def to(self, device: torch.device) -> EditContext:
         """The same with its tensors on a device, as blocks of a model may lie on several."""
@@ -88,7 +90,13 @@ def where(ctx: EditContext, at: At = "all", include_special: bool = False) -> Bo
         chosen = ~in_prompt
     elif isinstance(at, int) and not isinstance(at, bool):
         chosen = positions == _from_end(at, ctx)
+        if ctx.ends:
+            _check_there(at, ctx, chosen, include_special)
     elif isinstance(at, slice):
+        if ctx.ends and (at.start or 0) >= (longest := int(ctx.lengths.max())):
+            raise UsageError(
+                f"There are no positions from {at.start} on in {longest} tokens. Give a slice within them."
+            )
         first = _from_end(at.start or 0, ctx)
         chosen = positions >= first
         if at.stop is not None:
@@ -103,6 +111,17 @@ def where(ctx: EditContext, at: At = "all", include_special: bool = False) -> Bo
             "chat a role."
         )
     return chosen if include_special else chosen & ~ctx.special
+
+
+def _check_there(at: int, ctx: EditContext, chosen: Bool[Tensor, "batch pos"], include_special: bool) -> None:
+    """Refuse a position that is not there in some row, or that would be left alone, where nothing else will come."""
+    for row, length in enumerate(ctx.lengths.tolist()):
+        if not -length <= at < length:
+            raise UsageError(
+                f"There is no position {at} in the {length} tokens of text {row}. Give {-length} to {length - 1}."
+            )
+    if not include_special and bool((chosen & ctx.special).any()):
+        raise UsageError(f"Position {at} is a special token (BOS), which is left alone. Give include_special=True.")
 
 
 def _said(role: str, ctx: EditContext, positions: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
@@ -153,7 +172,8 @@ class Replace(Edit):
     def __init__(
         self, site: str | tuple[str, int] | Site, value: Tensor, *, at: At = "all", include_special: bool = True
     ) -> None:
-        self.site, self.value, self.at, self.include_special = site, value, at, include_special
+        self.site, self.value, self.at, self.include_special = site, _real(value), at, include_special
+        self.may_break = bool(value.isnan().any())
 
     def apply(self, h: Float[Tensor, "batch pos ..."], at: EditContext) -> Float[Tensor, "batch pos ..."]:
         chosen = where(at, self.at, self.include_special)
@@ -176,7 +196,8 @@ class Add(Edit):
     def __init__(
         self, site: str | tuple[str, int] | Site, vector: Tensor, *, at: At = "all", include_special: bool = False
     ) -> None:
-        self.site, self.vector, self.at, self.include_special = site, vector, at, include_special
+        self.site, self.vector, self.at, self.include_special = site, _real(vector), at, include_special
+        self.may_break = bool(vector.isnan().any())
 
     def apply(self, h: Float[Tensor, "batch pos ..."], at: EditContext) -> Float[Tensor, "batch pos ..."]:
         chosen = where(at, self.at, self.include_special)
@@ -207,6 +228,12 @@ def like(chosen: Bool[Tensor, "batch pos"], h: Tensor, axis: int = 1) -> Tensor:
     shape = [1] * h.dim()
     shape[0], shape[axis] = chosen.shape
     return chosen.reshape(shape)
+
+
+def _real(value: Tensor) -> Tensor:
+    if value.is_complex():
+        raise UsageError(f"A tensor of {value.dtype} cannot be an activation. Give real numbers.")
+    return value
 
 
 def _broadcast(vector: Tensor, h: Tensor, axis: int) -> Tensor:

@@ -290,6 +290,11 @@ class Taps:
                 f"{type(edit).__name__} at {edit.site} returned a tensor on {new.device} where one on {seen.device} "
                 "went in. Move it with .to(h.device)."
             )
+        if not new.is_floating_point():
+            raise UsageError(
+                f"{type(edit).__name__} at {edit.site} returned {str(new.dtype).removeprefix('torch.')} where "
+                f"{str(seen.dtype).removeprefix('torch.')} went in. Convert it with .to(h.dtype)."
+            )
         if new is not seen and edit.may_break and bool(new.isnan().any()) and not bool(seen.isnan().any()):
             raise UsageError(
                 f"{type(edit).__name__} at {edit.site} returned numbers that are not a number (NaN). Look for a "
