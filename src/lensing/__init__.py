@@ -64,6 +64,8 @@ _CONTENTS = {
     "latent_effects": "lensing.causal.effects",
     "logit_difference": "lensing.causal.metrics",
     "head_scores": "lensing.causal.heads",
+    "build_index": "lensing.index.build",
+    "open_index": "lensing.index.index",
     "walk": "lensing.walkthrough",
     "LensingError": "lensing.errors",
 }

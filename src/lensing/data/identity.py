@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from lensing.model.matrices import parameters
 from lensing.model.run import Model
@@ -34,3 +37,13 @@ def tokenizer_digest(model: Model) -> str | None:
         parts = {k: v for k, v in json.loads(backend.to_str()).items() if k not in ("padding", "truncation")}
         definition = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(definition.encode()).hexdigest()[:16]
+
+
+def dictionary_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of a dictionary's tensors, every number of them."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tuple(tensor.shape)} ".encode())
+        for part in tensor.detach().flatten().split(AT_ONCE):
+            found.update(part.float().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
