@@ -89,7 +89,7 @@ def test_the_text_and_the_statistics(built, dense, documents):
     for i in range(f.shape[1]):
         page = built.latent(i)
         assert sum(page.histogram) == page.count
-        if page.count:
+        if page.count and page.histogram_edges[0] < page.histogram_edges[1]:
             assert page.histogram == tuple(np.histogram(f[on[:, i], i], bins=50)[0].tolist())
 
 

@@ -15,11 +15,12 @@ from lensing.files import sha256
 # the first word of a recorded command: what runs it again from its options
 COMMANDS = {
     "train": "lensing.cli.train:repeat", "harvest": "lensing.cli.harvest:repeat", "sweep": "lensing.cli.sweep:repeat",
+    "index": "lensing.cli.index:repeat",
 }  # fmt: skip
 
 
 def run(record: Path, /, *, out: Path | None = None, model: str | None = None, json: bool = False) -> int:
-    """Repeat what a run.json recorded: a harvest, a training, a sweep.
+    """Repeat what a run.json recorded: a harvest, a training, a sweep, an index.
 
     Versions, source and weights that differ from those recorded are named on standard error. In its own folder a run
     that was stopped goes on; in a new one everything is made again, and its weights and rows are compared.

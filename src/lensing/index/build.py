@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lensing.config import write_run
 from lensing.data.forward import activations
 from lensing.data.identity import dictionary_digest, tokenizer_digest, weights_digest
 from lensing.data.pieces import Pieces, read_pieces
@@ -207,6 +208,7 @@ def _finish(
     }  # fmt: skip
     write_arrays(out, columns)
     write_json(out / "strings.json", model.tok_str(range(model.d_vocab)) if model.tokenizer is not None else None)
+    write_run(out, what="index", setting=facts.to_json())
     write_facts(out, facts)
 
 
