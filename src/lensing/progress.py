@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 LOG_EVERY_S = 30.0
+_LISTENER: ContextVar[Callable[[Meter], None] | None] = ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[Meter], None]) -> Iterator[None]:
+    """Call `listener` whenever a meter moves inside, in this thread; what it raises stops the work."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 class Meter:
@@ -56,6 +70,9 @@ class Meter:
     def advance(self, n: int = 1, note: str = "") -> None:
         """Add `n` finished units and perhaps a note."""
         self.done += n
+        listener = _LISTENER.get()
+        if listener is not None:
+            listener(self)
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=f"{self.rate:,.0f} {self.unit}/s", note=note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -10,6 +11,7 @@ from lensing.errors import UnknownNameError, UsageError
 
 T = TypeVar("T")
 ASSETS = Path(__file__).parent / "assets"
+HOME = "LENSING_HOME"  # the environment variable that names the folder of what a person keeps
 
 
 class Registry(Generic[T]):
@@ -59,6 +61,20 @@ def shipped_dictionaries() -> dict[str, Path]:
 def shipped_lenses() -> dict[str, Path]:
     """Model id to the folder of its tuned lens, for every lens inside the package."""
     return {p.parent.parent.name: p.parent for p in sorted(ASSETS.glob("*/lens/config.json"))}
+
+
+def shipped_indexes() -> dict[str, Path]:
+    """Dictionary id to the folder of its index, for every index inside the package."""
+    found = {}
+    for home in sorted(ASSETS.glob("*/indexes")):
+        for facts in sorted(home.rglob("index.json")):
+            found[f"{home.parent.name}/{facts.parent.relative_to(home).as_posix()}"] = facts.parent
+    return found
+
+
+def home() -> Path:
+    """The folder of what a person keeps: notes, and indexes that the page built. `LENSING_HOME` names it."""
+    return Path(os.environ.get(HOME) or Path.home() / ".lensing")
 
 
 def revisions(model: str) -> dict[str, Path]:

@@ -277,7 +277,7 @@ def _beyond(
     assert statistics is not None
     known = shipped_labels(sae) or {}
     parts = effects(model, sae, tokens.ids[0])
-    latent, follow = _follow(sae, parts, known, latent)
+    latent, why = follow(sae, parts, known, latent)
     shown = dict.fromkeys(e.latent for order in (parts.by_activation(), _of_latents(parts)) for e in order[:SHOWN])
     numbers = [latent, *(i for i in shown if i is not None and i != latent)]
     neuron = choose_neuron(model, site, tokens, seed)
@@ -295,11 +295,11 @@ def _beyond(
     unit = neuron.shown(model, read, columns[1], columns[0][:, 0]) if neuron else None
     g = gauges(model, sae, tokens)
     unrelated = [read.text.document(i)[:UNRELATED_TOKENS] for i in range(min(read.text.documents, UNRELATED))]
-    contrast = follow.pop("difference_of_means", None)
+    contrast = why.pop("difference_of_means", None)
     aids = steering_aids(model, sae)
     return Beyond(
         dictionary=sae.id or str(sae), site=site, text=read.text.name, text_tokens=int(read.text.counted.sum()),
-        labelled=read.labelled, latent=latent, follow=follow, neuron=unit, effects=parts, latents=latents,
+        labelled=read.labelled, latent=latent, follow=why, neuron=unit, effects=parts, latents=latents,
         splice=Spliced(
             _shifts(model, g.clean, g.spliced), float(g.kl[-1]), float(g.kl[g.counted].mean()),
             g.loss, g.loss_spliced,
@@ -319,7 +319,7 @@ def _beyond(
     )  # fmt: skip
 
 
-def _follow(sae: Dictionary, parts: Effects, known: dict[str, Any], latent: int | None) -> tuple[int, dict[str, Any]]:
+def follow(sae: Dictionary, parts: Effects, known: dict[str, Any], latent: int | None) -> tuple[int, dict[str, Any]]:
     """Return the latent to follow and why: as asked, as shipped, or by effect among those whose maximum is known."""
     record = known.get("follow") or {}
     for concept, facts in record.items():

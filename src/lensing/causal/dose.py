@@ -144,9 +144,9 @@ def dose_response(
         steer(dictionary, latent, strength, unit, mode, at)
     bench = _Bench(
         model, dictionary, latent, model.encode(prompt), strengths, unit, mode, at, new_tokens, check_seeds(seeds),
-        seed, _watched(model, watch or {}), tuple(unrelated), impossible,
+        seed, watched_words(model, watch or {}), tuple(unrelated), impossible,
     )  # fmt: skip
-    side, left_out = _side_directions(dictionary, latent, contrast, seed)
+    side, left_out = side_directions(dictionary, latent, contrast, seed)
     directions = bench.measure([(LATENT, latent, dictionary.W_dec[latent].detach()), *side])
     if not unrelated:
         left_out.append("side effect: no unrelated texts were given")
@@ -289,7 +289,7 @@ class _Bench:
         return [found.kl for found in side_effects(self.unrelated, [[self.edit([job], "all", rows)] for job in jobs])]
 
 
-def _side_directions(
+def side_directions(
     dictionary: Dictionary, latent: int, contrast: Tensor | None, seed: int
 ) -> tuple[list[tuple[str, int | None, Tensor]], list[str]]:
     """Return the comparison directions (name, latent, vector) and what had to be left out."""
@@ -318,7 +318,8 @@ def _side_directions(
     return found, left_out
 
 
-def _watched(model: Model, watch: Mapping[str, Sequence[int]]) -> dict[str, Int[Tensor, " ids"]]:
+def watched_words(model: Model, watch: Mapping[str, Sequence[int]]) -> dict[str, Int[Tensor, " ids"]]:
+    """Return lists of words to watch as tensors; UsageError for a token id that is none, or an empty list."""
     for name, ids in watch.items():
         wrong = [i for i in ids if not 0 <= i < model.d_vocab]
         if wrong or not len(ids):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, final
 
 import torch
@@ -124,6 +124,19 @@ class Steer(Edit):
         found = codes.value.new_zeros(codes.rows, len(self.latents))
         found = found.index_put((codes.pattern.row_of[kept], place[kept]), codes.value[kept])
         return found.to(h.device, torch.float32).view(*h.shape[:2], -1)
+
+
+@final
+class OnRows(Edit):
+    """Another edit, in force in some rows of the batch only (`rows`, their numbers); the others stay as they are."""
+
+    def __init__(self, edit: Edit, rows: Sequence[int]) -> None:
+        self.edit, self.site, self.rows = edit, edit.site, list(rows)
+
+    def apply(self, h: Float[Tensor, "batch pos ..."], at: EditContext) -> Float[Tensor, "batch pos ..."]:
+        chosen = torch.zeros(len(h), dtype=torch.bool, device=h.device)
+        chosen[self.rows] = True
+        return torch.where(chosen.reshape(-1, *[1] * (h.dim() - 1)), self.edit.apply(h, at), h)
 
 
 @final

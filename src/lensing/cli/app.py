@@ -12,6 +12,7 @@ from lensing.cli.show import console
 # command: (where it is, what it does)
 COMMANDS = {
     "walk": ("lensing.cli.walk:walk", "Walk one sentence through a model, from tokens to what stays dark."),
+    "serve": ("lensing.cli.serve:serve", "Show everything in the browser: the walk, each latent, search, steering."),
     "lens": ("lensing.cli.lens:lens", "Read every layer's guess at every position through the logit or a tuned lens."),
     "heads": ("lensing.cli.heads:heads", "Score every attention head: induction, previous token, duplicate token."),
     "attribute": ("lensing.cli.attribute:attribute", "Split the next word's logit over the parts that speak for it."),

@@ -12,7 +12,7 @@ from lensing.config import Toml
 from lensing.registry import shipped_models
 
 SinkName = Literal["wandb", "trackio", "tensorboard"]
-_PLACES = ("model", "store", "text", "out")  # options that may name a file or folder
+_PLACES = ("model", "store", "text", "out", "dictionary")  # options that may name a file or folder
 _UNSET = ("config", "json", "help", "version")  # what a file cannot set
 
 

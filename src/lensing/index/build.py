@@ -58,32 +58,34 @@ def build_index(
     seed: int = 0,
     field: str = "text",
     skip_bad: bool = False,
+    name: str | None = None,
     quiet: bool = False,
 ) -> Index:
     """Index what every latent of a dictionary does on a text, into the folder `out`.
 
-    `text` is a file, a folder of files, a dataset, or documents (texts or token ids); the first whole documents with
-    at least `tokens` tokens are read (None: all), cut into pieces of `context` tokens (None: the model's own). BOS does
-    not count. Examples are the `top` strongest distinct contexts and `each` of every one of `quantiles` parts of the
-    rest, shown with `before` and `after` tokens; `neighbours` and `words` are how many of each are kept. The pass is
-    written in chunks of about `chunk_rows` tokens: run the same command again to continue one that was stopped.
+    `text` is a file, a folder of files, a dataset, or documents (texts or token ids), called `name`; the first whole
+    documents with at least `tokens` tokens are read (None: all), cut into pieces of `context` tokens (None: the model's
+    own). BOS does not count. Examples are the `top` strongest distinct contexts and `each` of every one of `quantiles`
+    parts of the rest, shown with `before` and `after` tokens; `neighbours` and `words` are how many of each are kept.
+    The pass is written in chunks of about `chunk_rows` tokens: run the same command again to continue one that was
+    stopped.
 
     Raises: UsageError: another index in the folder, or no token. DictionaryError: a dictionary that does not fit.
     """
     check_fits(dictionary, model)
     if dictionary.parts:
         raise DictionaryError(f"{dictionary} joins several sites and cannot be indexed. Give one of a single site.")
-    for name, value, least in (
+    for what, value, least in (
         ("top", top, 1),
         ("quantiles", quantiles, 1),
         ("each", each, 0),
         ("chunk_rows", chunk_rows, 1),
     ):
         if value < least:
-            raise UsageError(f"{name} is {value}. Give {least} or more.")
+            raise UsageError(f"{what} is {value}. Give {least} or more.")
     source = Source(text, field=field, skip_bad=skip_bad) if isinstance(text, (str, Path)) else text
     pieces = read_pieces(model, source, context=context, rows=tokens)
-    name = source.name if isinstance(source, Source) else "documents"
+    name = name or (source.name if isinstance(source, Source) else "documents")
     facts = Facts(
         model={"name": model.name, "weights": weights_digest(model), "tokenizer": tokenizer_digest(model)},
         dictionary={

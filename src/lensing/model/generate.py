@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ def generate(
     sites: Sites,
     stop_ids: Iterable[int] | None,
     cache: bool,
+    each: Callable[[Int[Tensor, "batch so_far"]], bool | None] | None = None,
 ) -> Generation:
     """See `Model.generate`."""
     tokens = _left_padded(model, prompt)
@@ -97,6 +98,8 @@ def generate(
             new_special = dead if model.bos_id is None else dead | (new[:, None] == model.bos_id)
             ids, special = torch.cat([ids, new[:, None]], 1), torch.cat([special, new_special], 1)
             chunk, chunk_special = (ids[:, -1:], new_special) if cache else (ids, special)
+            if each is not None and each(ids[:, start:]):
+                break
             if len(stops):
                 alive = alive & ~torch.isin(new, stops)
                 if not bool(alive.any()):

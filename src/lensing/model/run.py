@@ -6,12 +6,12 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lensing.errors import ModelError, SiteError, UsageError
@@ -346,17 +346,19 @@ class Model:
         sites: Sites = (),
         stop_ids: Iterable[int] | None = None,
         cache: bool = True,
+        each: Callable[[Int[Tensor, "batch so_far"]], bool | None] | None = None,
     ) -> Generation:
         """Continue a prompt, or a batch of prompts (shorter ones are padded on the left), under the edits in force.
 
         Temperature 0 takes the likeliest token. A row's draws depend only on its seed: row i of an integer seed has a
         stream of its own, and a list gives each row its seed. `stop_ids=()` never stops; `cache=False` recomputes all.
+        `each` is called with the new ids so far after every token, and ends the generation where it returns True.
         """
         from lensing.model.generate import generate
 
         return generate(
             self, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, sites=sites,
-            stop_ids=stop_ids, cache=cache,
+            stop_ids=stop_ids, cache=cache, each=each,
         )  # fmt: skip
 
     # edits ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """How everything under `assets/almanac` is made, from nothing: `make world ARGS=--fresh`, two hours on two cores.
 
-Steps: corpus, model, text, dictionaries, labels, report, record. What exists is not made again, so a run that was
-stopped goes on; a work folder of another recipe is refused.
+Steps: corpus, model, text, dictionaries, labels, index, report, record. What exists is not made again, so a run that
+was stopped goes on; a work folder of another recipe is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from lensing.evaluation.concepts import label_latents, truth_matrix
 from lensing.evaluation.contrast import contrast, gather
 from lensing.evaluation.doubt import frames
 from lensing.files import atomic_folder, sha256, write_json
+from lensing.index.build import build_index
+from lensing.index.layout import NAME
 from lensing.lens.tuned import save_lens, train_tuned_lens
 from lensing.model.create import new_gemma2, save_model
 from lensing.model.load import load_model
@@ -45,7 +48,7 @@ from lensing.world.corpus import Corpus, write_corpus
 from lensing.world.sample import Document, sample_document, split_of
 from lensing.world.stratified import stratified
 from lensing.world.tokens import SPECIAL, vocabulary, write_tokenizer
-from lensing.world.truth import label_documents
+from lensing.world.truth import Labelled, label_documents
 
 WORK, HOME = Path("runs/almanac"), ASSETS / "almanac"
 # Layers 1, 2 and 4 see far: what was said long ago can stand in the middle of the network, and what the middle makes of
@@ -250,6 +253,20 @@ def make_labels(model: Model) -> None:
             )
 
 
+def make_index(model: Model) -> None:
+    """Index the dictionary that the walk begins with on the whole labelled text."""
+    name = f"{BALANCED[0]}/w{WIDTHS[0]}"
+    folder = HOME / "indexes" / name
+    if (folder / NAME).exists():
+        return
+    text = Labelled.load(HOME / "text.npz")
+    documents = [text.ids[a:b].tolist() for a, b in pairwise(text.starts.tolist())]
+    with atomic_folder(folder) as temporary:
+        dictionary, called = load_dictionary(f"almanac/{name}"), f"the labelled text of {model.name}"
+        build_index(model, dictionary, documents, out=temporary, name=called)
+        (temporary / "run.json").unlink()  # it names this machine
+
+
 def write_record() -> None:
     """Recipe, seed and hashes of every shipped file."""
     files = sorted(p for p in HOME.rglob("*") if p.is_file() and p.name != "recipe.json")
@@ -328,6 +345,7 @@ def main(arguments: list[str]) -> None:
     )  # fmt: skip
     make_lens(model)
     make_labels(model)
+    make_index(model)
     trained = [seed for seed in SEEDS if seed == SHIPPED_SEED or f"seed{seed}" in revisions("almanac")]
     seeds = {s: (None if s == SHIPPED_SEED else f"seed{s}", make_seed_dictionary(s)) for s in trained}
     make_report(
