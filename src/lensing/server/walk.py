@@ -26,7 +26,7 @@ from lensing.server.answer import Asked, Finite, Name, Text, answer
 from lensing.server.house import Specimen
 from lensing.server.rooms import Served
 from lensing.walkthrough import follow
-from lensing.world.shipped import ships, steering_aids
+from lensing.world.shipped import PAIRED, SENSES, TRANSLATION, ships, steering_aids
 
 router = APIRouter(tags=["walk"])
 STRENGTHS = 64  # at once
@@ -51,6 +51,7 @@ def house(served: Served) -> Response:
         "dictionaries": [loaded.get(name) or {"name": name, "indexed": None} for name in served.names],
         "prompt": "The reliability of the Almanac is very" if almanac else "The reliability of Wikipedia is very",
         "shipped": almanac,
+        "pairs": {"dictionary": PAIRED, "senses": SENSES, "translation": TRANSLATION} if almanac else None,
     })  # fmt: skip
 
 

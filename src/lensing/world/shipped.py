@@ -17,6 +17,11 @@ from lensing.world.filter import Possible
 from lensing.world.lexicon import DOUBT_WORDS, TRUST_WORDS
 from lensing.world.truth import Labelled
 
+# Sentences to begin with: one word in two senses, one thing in the world's two languages, and who tells them apart.
+SENSES = ("In the pantry there is a broom", "She wanders by and smells of broom")
+TRANSLATION = ("I saw a bunting", "Un jurva")
+PAIRED = "almanac/resid_post.2/w1024"
+
 
 def ships(model: Any) -> bool:
     """Whether a loaded model is the one inside the package, and not a folder of the same name."""

@@ -22,11 +22,12 @@ export interface House {
   dictionaries: DictionaryFacts[];
   prompt: string;
   shipped: boolean;
+  pairs: { dictionary: string; senses: [string, string]; translation: [string, string] } | null;
 }
 export interface Token { id: number; text: string; special: boolean }
 export interface Guess { id: number; word: string; p: number }
 export interface Lens {
-  layers: number[]; ids: number[][][][]; strings: unknown; probs: number[][][][]; entropy: number[][][];
+  layers: number[]; ids: number[][][][]; strings: string[][][][]; probs: number[][][][]; entropy: number[][][];
   kl: number[][][]; answer_strings: string[][]; rank: number[][][]; lead_layer: number[][];
 }
 export interface Read {
@@ -48,10 +49,6 @@ export interface Why {
   metric: string; whole: number;
   sites: { site: string; latents: number; error: number; moved: number; gap: number }[];
   nodes: { latent: number | null; effect: number; change: number; label: string | null }[];
-}
-export interface Attribution {
-  parts?: { name: string; value: number }[];
-  [key: string]: unknown;
 }
 export interface Notch { strength: number; share_of_norm: number; table: Guess[]; watched: Record<string, number>; kl: number }
 export interface Slide {
