@@ -26,7 +26,8 @@ def test_no_path_outside_the_repository(path, text):
 
 
 def test_no_source_file_is_long():
-    long = {str(p): n for p, t in FILES if p.suffix in (".py", ".ts", ".tsx") and (n := t.count("\n")) > MAX_LINES}
+    written = [(p, t) for p, t in FILES if p.suffix in (".py", ".ts", ".tsx") and not p.name.endswith(".d.ts")]
+    long = {str(p): n for p, t in written if (n := t.count("\n")) > MAX_LINES}
     assert not long
 
 

@@ -8,7 +8,8 @@ export function short(value: number | null | undefined): string {
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e7) return value.toLocaleString("en");
   if (size >= 1e5 || size < 1e-3) return value.toExponential(1);
-  return value.toPrecision(3).replace(/\.?0+$/, "");
+  const text = value.toPrecision(3);
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 }
 export const signed = (value: number | null | undefined, digits = 2) =>
   value == null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import Annotated, Any
 
 import orjson
@@ -20,7 +21,7 @@ Name = Annotated[
 ]
 
 
-class Asked(BaseModel):
+class Asked(BaseModel, ABC):
     """The body of a request; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid")

@@ -136,12 +136,16 @@ class House:
         """File the automatic labels of an index, and the concepts that ship, so that they can be searched."""
         if specimen.index is not None and self.notes.count(specimen.subject, METHOD) != specimen.dictionary.d_sae:
             self.notes.fill(specimen.subject, enumerate(explain(specimen.index)), method=METHOD)
-        concepts = {
-            int(k): v["concept"].replace(".", " ").replace("_", " ")
-            for k, v in specimen.known.get("latents", {}).items()
-        }
+        known = specimen.known.get("latents", {})
+        concepts = {int(number): _concept(label["concept"]) for number, label in known.items()}
         if self.notes.count(specimen.subject, CONCEPT) != len(concepts):
             self.notes.fill(specimen.subject, concepts.items(), method=CONCEPT)
+
+
+def _concept(name: str) -> str:
+    """A concept's name as a person would say it: word “very”, stance doubting."""
+    kind, _, value = name.partition(".")
+    return f"{kind} “{value}”" if kind == "word" else f"{kind} {value}".replace("_", " ")
 
 
 def check_index(index: Index, model: Model, dictionary: Dictionary) -> None:

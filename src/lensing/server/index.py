@@ -26,10 +26,12 @@ Key = Annotated[str | None, Query(max_length=512, description="a dictionary's na
 
 
 @router.get("/index")
-async def facts(served: Served, dictionary: Key = None) -> Response:
-    """An index in a few numbers, and the columns of its table."""
-    found, index = served.indexed(dictionary)
-    return answer(summary(index).to_json() | {"columns": COLUMNS, "name": found.name})
+def facts(served: Served, dictionary: Key = None) -> Response:
+    """An index in a few numbers, and the columns of its table; or that there is none yet."""
+    found = served.specimen(dictionary)
+    if found.index is None:
+        return answer({"name": found.name, "indexed": False})
+    return answer(summary(found.index).to_json() | {"columns": COLUMNS, "name": found.name, "indexed": True})
 
 
 @router.get("/latent/{number}")
@@ -51,7 +53,7 @@ async def latent(served: Served, number: int, dictionary: Key = None) -> Respons
     })  # fmt: skip
 
 
-class Rows(Asked):
+class Wanted(Asked):
     """Which latents: sorted by a column (- in front: largest first), between bounds [column, least, most]."""
 
     dictionary: Name
@@ -65,12 +67,13 @@ class Rows(Asked):
 
 
 @router.post("/table")
-async def table(served: Served, asked: Rows) -> Response:
+async def table(served: Served, asked: Wanted) -> Response:
     """Some rows of the table of all latents, with their labels."""
     found, index = served.indexed(asked.dictionary)
-    among = None
+    among, matched = None, {}
     if asked.words.strip():
-        among = [label.latent for label in served.notes.search(found.subject, asked.words, 10_000)]
+        matched = {label.latent: label for label in served.notes.search(found.subject, asked.words, 10_000)}
+        among = [*matched]
     if asked.tag:
         tagged = served.notes.tagged(found.subject).get(asked.tag, [])
         among = tagged if among is None else sorted({*among} & {*tagged})
@@ -78,7 +81,7 @@ async def table(served: Served, asked: Rows) -> Response:
         index, sort=asked.sort, where=asked.where, among=among, columns=asked.columns, offset=asked.offset,
         limit=asked.limit, extra=found.extra,
     )  # fmt: skip
-    labels = served.notes.best(found.subject, rows.latents)
+    labels = served.notes.best(found.subject, rows.latents) | matched  # the label that was looked for is shown
     return answer(rows.to_json() | {"labels": [labels[i].text if i in labels else None for i in rows.latents]})
 
 

@@ -153,7 +153,7 @@ export interface paths {
         };
         /**
          * Facts
-         * @description An index in a few numbers, and the columns of its table.
+         * @description An index in a few numbers, and the columns of its table; or that there is none yet.
          */
         get: operations["facts_api_index_get"];
         put?: never;
@@ -968,61 +968,6 @@ export interface components {
             lens: string;
         };
         /**
-         * Rows
-         * @description Which latents: sorted by a column (- in front: largest first), between bounds [column, least, most].
-         */
-        Rows: {
-            /**
-             * Dictionary
-             * @description a dictionary's name; the first one if not given
-             */
-            dictionary?: string | null;
-            /**
-             * Sort
-             * @default -density
-             */
-            sort: string;
-            /**
-             * Where
-             * @default []
-             */
-            where: [
-                string,
-                number | null,
-                number | null
-            ][];
-            /**
-             * Columns
-             * @default [
-             *       "count",
-             *       "density",
-             *       "mean",
-             *       "max"
-             *     ]
-             */
-            columns: string[];
-            /**
-             * Words
-             * @default
-             */
-            words: string;
-            /**
-             * Tag
-             * @default
-             */
-            tag: string;
-            /**
-             * Offset
-             * @default 0
-             */
-            offset: number;
-            /**
-             * Limit
-             * @default 100
-             */
-            limit: number;
-        };
-        /**
          * Said
          * @description A label that a person gives a latent.
          */
@@ -1180,6 +1125,61 @@ export interface components {
              * @description a dictionary's name; the first one if not given
              */
             dictionary?: string | null;
+        };
+        /**
+         * Wanted
+         * @description Which latents: sorted by a column (- in front: largest first), between bounds [column, least, most].
+         */
+        Wanted: {
+            /**
+             * Dictionary
+             * @description a dictionary's name; the first one if not given
+             */
+            dictionary?: string | null;
+            /**
+             * Sort
+             * @default -density
+             */
+            sort: string;
+            /**
+             * Where
+             * @default []
+             */
+            where: [
+                string,
+                number | null,
+                number | null
+            ][];
+            /**
+             * Columns
+             * @default [
+             *       "count",
+             *       "density",
+             *       "mean",
+             *       "max"
+             *     ]
+             */
+            columns: string[];
+            /**
+             * Words
+             * @default
+             */
+            words: string;
+            /**
+             * Tag
+             * @default
+             */
+            tag: string;
+            /**
+             * Offset
+             * @default 0
+             */
+            offset: number;
+            /**
+             * Limit
+             * @default 100
+             */
+            limit: number;
         };
         /**
          * Whole
@@ -2010,7 +2010,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Rows"];
+                "application/json": components["schemas"]["Wanted"];
             };
         };
         responses: {

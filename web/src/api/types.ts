@@ -73,7 +73,7 @@ export interface LatentPage {
   max_on_corpus: number | null; text: { name: string; rows: number };
 }
 export interface IndexFacts {
-  name: string; tokens: number; latents: number; dead: number; rare: number; l0: number; text: string;
+  name: string; indexed: boolean; tokens: number; latents: number; dead: number; rare: number; l0: number; text: string;
   columns: Record<string, string>; missed: number;
 }
 export interface Page { total: number; latents: number[]; columns: Record<string, (number | null)[]>; labels: (string | null)[] }

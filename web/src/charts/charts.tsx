@@ -101,7 +101,7 @@ export function VectorImage({ values, size = 96, name }: { values: number[]; siz
     values.forEach((v, i) => image.data.set(ramp(v / (2.5 * rms)), i * 4));
     context.putImageData(image, 0, 0);
   }, [values, side]);
-  return <canvas ref={canvas} width={side} height={side} className="vector" style={{ width: size, height: size }} role="img" aria-label={name} />;
+  return <canvas ref={canvas} width={side} height={side} className="vector" style={{ width: size, height: size }} role={name ? "img" : undefined} aria-label={name || undefined} aria-hidden={!name} />;
 }
 
 // A heat map with names on both sides; a cell says what it is when it is pointed at.
@@ -123,7 +123,7 @@ export function Heat({ rows, columns, values, max, corner, onPick }: { rows: str
               {values[i].map((v, j) => (
                 <td
                   key={j} title={`${r}, ${columns[j]}: ${short(v)}`} onClick={onPick && (() => onPick(i, j))}
-                  style={{ background: v == null ? undefined : `color-mix(in srgb, var(--${v < 0 ? "cold" : "warm"}) ${Math.min((Math.abs(v) / top) * 80, 80).toFixed(0)}%, transparent)` }}
+                  style={{ background: v == null ? undefined : `color-mix(in srgb, var(--tint-${v < 0 ? "cold" : "warm"}) ${Math.min((Math.abs(v) / top) * 80, 80).toFixed(0)}%, transparent)` }}
                 >
                   {v == null ? "" : Math.abs(v) >= 0.005 * top ? v.toFixed(2) : "·"}
                 </td>

@@ -6,7 +6,7 @@ import { useAsk } from "../ask";
 import { Scatter } from "../charts/charts";
 import { percent, short } from "../format";
 import { useDictionary } from "../house";
-import { BuildIndex } from "../parts/BuildIndex";
+import { Indexed } from "../parts/BuildIndex";
 import { Choice, Field, Link, Panel, Show, Stat } from "../parts/common";
 import { go, latentHref, useParam } from "../route";
 
@@ -17,12 +17,10 @@ const shows = (name: string, v: number | null) => (name === "density" || name ==
 export function BrowsePage() {
   const [d] = useDictionary();
   const [view, setView] = useParam("view", "table");
-  const facts = useAsk<IndexFacts>(d, (signal) => get("/index", { dictionary: d }, signal));
   return (
     <>
       <h1>All latents <small className="dim">{d}</small></h1>
-      {facts.error?.includes("no index") && d ? <BuildIndex d={d} error={facts.error} /> : (
-        <Show asked={facts}>
+      <Indexed d={d}>
           {(f) => (
             <>
               <dl className="stats">
@@ -36,8 +34,7 @@ export function BrowsePage() {
               {view === "map" ? <MapView d={d!} facts={f} /> : <TableView d={d!} facts={f} />}
             </>
           )}
-        </Show>
-      )}
+      </Indexed>
     </>
   );
 }
@@ -94,7 +91,7 @@ function TableView({ d, facts }: { d: string; facts: IndexFacts }) {
   const head = (name: string) => {
     const on = sort.replace("-", "") === name;
     return (
-      <th key={name} scope="col" aria-sort={on ? (sort.startsWith("-") ? "descending" : "ascending") : "none"}>
+      <th key={name} scope="col" className={name === "latent" ? undefined : "num"} aria-sort={on ? (sort.startsWith("-") ? "descending" : "ascending") : "none"}>
         <button className="link" title={facts.columns[name]} onClick={() => setSort(sort === `-${name}` ? name : `-${name}`)}>
           {name.replace("_", " ")}{on ? (sort.startsWith("-") ? " ↓" : " ↑") : ""}
         </button>

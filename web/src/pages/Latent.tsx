@@ -6,7 +6,7 @@ import { Histogram } from "../charts/charts";
 import { density, percent, short, visible, word } from "../format";
 import { useDictionary, useHouse } from "../house";
 import { Field, LatentLink, Link, Panel, Show, Stat } from "../parts/common";
-import { BuildIndex } from "../parts/BuildIndex";
+import { Indexed } from "../parts/BuildIndex";
 import { Groups } from "../parts/Examples";
 import { StrengthSlider } from "../parts/Slider";
 import { Tokens } from "../parts/Tokens";
@@ -19,9 +19,7 @@ const NEAR: Record<string, string> = {
 
 export function LatentPage({ number }: { number: number }) {
   const [d] = useDictionary();
-  const [version, again] = useState(0);
-  const asked = useAsk<Data>(d && `${number} ${d} ${version}`, (signal) => get(`/latent/${number}`, { dictionary: d }, signal));
-  const total = asked.data?.d_sae ?? Infinity;
+  const [total, setTotal] = useState(Infinity);
   useEffect(() => {
     const press = (event: KeyboardEvent) => {
       if ((event.target as HTMLElement).closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -42,9 +40,16 @@ export function LatentPage({ number }: { number: number }) {
         <Link to={`/compare?a=${number}&d=${encodeURIComponent(d ?? "")}`} className="button">Compare</Link>
       </nav>
       <h1>Latent {number} <small className="dim">{d}</small></h1>
-      {asked.error?.includes("no index") ? <BuildIndex d={d!} error={asked.error} /> : <Show asked={asked}>{(data) => <Body key={`${data.latent.latent} ${data.dictionary}`} data={data} d={d} again={() => again((v) => v + 1)} />}</Show>}
+      <Indexed d={d}>{(facts) => <Known number={number} d={d!} total={facts.latents} onTotal={setTotal} />}</Indexed>
     </>
   );
+}
+
+function Known({ number, d, total, onTotal }: { number: number; d: string; total: number; onTotal: (n: number) => void }) {
+  const [version, again] = useState(0);
+  useEffect(() => onTotal(total), [total, onTotal]);
+  const asked = useAsk<Data>(`${number} ${d} ${version}`, (signal) => get(`/latent/${number}`, { dictionary: d }, signal));
+  return <Show asked={asked}>{(data) => <Body key={`${data.latent.latent} ${data.dictionary}`} data={data} d={d} again={() => again((v) => v + 1)} />}</Show>;
 }
 
 function Body({ data, d, again }: { data: Data; d: string | null; again: () => void }) {
@@ -59,7 +64,7 @@ function Body({ data, d, again }: { data: Data; d: string | null; again: () => v
         <Panel title="Fires on">
           {latent.fires_on.length === 0 && <p className="dim">It never fires on this text.</p>}
           <table className="data small">
-            <thead><tr><th scope="col">word</th><th scope="col">places</th><th scope="col" title="of the word's places, the share on which it fires">precision</th><th scope="col" title="of its firing, the share that is on this word">recall</th></tr></thead>
+            <thead><tr><th scope="col">word</th><th scope="col" className="num">places</th><th scope="col" className="num" title="of the word's places, the share on which it fires">precision</th><th scope="col" className="num" title="of its firing, the share that is on this word">recall</th></tr></thead>
             <tbody>{latent.fires_on.map(([w, n, p, r], i) => <tr key={i}><th scope="row">{word(w)}</th><td className="num">{n}</td><td className="num">{percent(p, 0)}</td><td className="num">{percent(r, 0)}</td></tr>)}</tbody>
           </table>
         </Panel>
@@ -108,7 +113,7 @@ function Logits({ title, rows, tone }: { title: string; rows: [string, number][]
     <table className={`data small ${tone}`}>
       <caption>{title}</caption>
       <thead className="sr"><tr><th scope="col">word</th><th scope="col">logit</th></tr></thead>
-      <tbody>{rows.map(([w, v], i) => <tr key={i}><th scope="row" style={{ background: `color-mix(in srgb, var(--${tone}) ${((Math.abs(v) / most) * 35).toFixed(0)}%, transparent)` }}>{visible(w)}</th><td className="num">{v.toFixed(2)}</td></tr>)}</tbody>
+      <tbody>{rows.map(([w, v], i) => <tr key={i}><th scope="row" style={{ background: `color-mix(in srgb, var(--tint-${tone}) ${((Math.abs(v) / most) * 35).toFixed(0)}%, transparent)` }}>{visible(w)}</th><td className="num">{v.toFixed(2)}</td></tr>)}</tbody>
     </table>
   );
 }

@@ -34,7 +34,7 @@ export function LensGrid({ data, prompt }: { data: Read; prompt: string }) {
                   return (
                     <td key={j} className={t.special ? "special" : undefined}>
                       <button
-                        style={{ background: `color-mix(in srgb, var(--warm) ${(p * 70).toFixed(0)}%, transparent)` }}
+                        style={{ background: `color-mix(in srgb, var(--tint-warm) ${(p * 70).toFixed(0)}%, transparent)` }}
                         aria-pressed={picked?.[0] === i && picked?.[1] === j}
                         aria-label={`layer ${name(layer)} after ${word(t.text)}: ${word(say(i, j, 0))}, ${percent(p, 0)}`}
                         onMouseEnter={() => setCell([i, j])} onMouseLeave={() => setCell(null)} onFocus={() => setCell([i, j])} onBlur={() => setCell(null)}

@@ -9,7 +9,7 @@ import { useDictionary, useHouse } from "../house";
 import { Field, LatentLink, Panel, Show, Stat } from "../parts/common";
 import { Contexts } from "../parts/Examples";
 import { JobRow } from "../parts/JobRow";
-import { BuildIndex } from "../parts/BuildIndex";
+import { Indexed } from "../parts/BuildIndex";
 import { useNumber, useParam } from "../route";
 
 export function ComparePage() {
@@ -43,8 +43,11 @@ export function ComparePage() {
 }
 
 function Card({ d, number }: { d: string; number: number }) {
+  return <Indexed d={d}>{() => <Known d={d} number={number} />}</Indexed>;
+}
+
+function Known({ d, number }: { d: string; number: number }) {
   const asked = useAsk<LatentPage>(`${d} ${number}`, (signal) => get(`/latent/${number}`, { dictionary: d }, signal), 150);
-  if (asked.error?.includes("no index")) return <BuildIndex d={d} error={asked.error} />;
   return (
     <section className="panel">
       <h2><LatentLink id={number} d={d} /> <small className="dim">{d}</small></h2>
@@ -72,7 +75,7 @@ export function RunsPage() {
   const jobs = useAsk<{ jobs: Job[] }>(`jobs ${tick}`, (signal) => get("/jobs", {}, signal));
   const runs = useAsk<{ folder: string; runs: RunRow[] }>(`runs ${tick}`, (signal) => get("/runs", {}, signal));
   const chosen = name || runs.data?.runs[0]?.name || "";
-  const curves = useAsk<{ columns: Record<string, (number | null)[]> }>(chosen && `${chosen} ${tick}`, (signal) => get("/runs/metrics", { name: chosen }, signal));
+  const curves = useAsk<{ columns: Record<string, (number | null)[]> }>(chosen ? `${chosen} ${tick}` : null, (signal) => get("/runs/metrics", { name: chosen }, signal));
   return (
     <>
       <h1>Runs</h1>
@@ -112,7 +115,7 @@ export function ListsPage() {
   const [name, setName] = useParam("list", "");
   const lists = useAsk<{ lists: { name: string; n: number }[] }>(`lists ${tick}`, (signal) => get("/lists", {}, signal));
   const chosen = name || lists.data?.lists[0]?.name || "";
-  const items = useAsk<{ items: Item[] }>(chosen && `${chosen} ${tick}`, (signal) => get(`/lists/${encodeURIComponent(chosen)}`, {}, signal));
+  const items = useAsk<{ items: Item[] }>(chosen ? `${chosen} ${tick}` : null, (signal) => get(`/lists/${encodeURIComponent(chosen)}`, {}, signal));
   const save = (rows: Item[]) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([JSON.stringify({ name: chosen, items: rows }, null, 1)], { type: "application/json" }));

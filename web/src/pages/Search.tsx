@@ -97,7 +97,7 @@ function ByText() {
               />
               <p role="status">{hits.length} latents{here && ` on “${word(a.tokens[+at])}”`}</p>
               <table className="data">
-                <thead><tr><th scope="col">latent</th><th scope="col">max</th><th scope="col">share</th><th scope="col">sum</th><th scope="col">on</th><th scope="col">density</th></tr></thead>
+                <thead><tr><th scope="col">latent</th><th scope="col" className="num">max</th><th scope="col" className="num">share</th><th scope="col" className="num">sum</th><th scope="col">on</th><th scope="col" className="num">density</th></tr></thead>
                 <tbody>{hits.slice(0, 60).map((h) => <tr key={h.latent}><th scope="row"><LatentLink id={h.latent} d={d} label={h.label} /></th><td className="num">{short(h.max)}</td><td className="num">{percent(h.share, 0)}</td><td className="num">{short(h.total)}</td><td>{word(a.tokens[h.at])}</td><td className="num">{h.density == null ? "–" : density(h.density)}</td></tr>)}</tbody>
               </table>
             </>
@@ -129,7 +129,7 @@ function ByExample() {
         <Show asked={asked}>
           {(a) => (
             <table className="data">
-              <thead><tr><th scope="col">latent</th><th scope="col">AUROC</th><th scope="col">average precision</th><th scope="col">marked tokens it fires on</th></tr></thead>
+              <thead><tr><th scope="col">latent</th><th scope="col" className="num">AUROC</th><th scope="col" className="num">average precision</th><th scope="col" className="num">marked tokens it fires on</th></tr></thead>
               <tbody>{a.hits.slice(0, 30).map((h) => <tr key={h.latent}><th scope="row"><LatentLink id={h.latent} d={d} label={h.label} /></th><td className="num">{h.auroc.toFixed(3)}</td><td className="num">{h.average_precision.toFixed(3)}</td><td className="num">{h.n}</td></tr>)}</tbody>
             </table>
           )}

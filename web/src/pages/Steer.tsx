@@ -99,7 +99,7 @@ export function SteerPage() {
         <div className="sides" aria-live="polite" aria-busy={busy}>
           {error && <p className="error" role="alert">{error}</p>}
           {(["plain", "steered"] as const).map((side, i) => (
-            <section key={side} className={`panel ${side}`}>
+            <section key={side} className="panel">
               <h2>{side === "plain" ? "As it is" : "Steered"} {side === "steered" && out?.end?.verdict && <Verdict cost={out.end.cost!} text={out.end.verdict} />}</h2>
               <p className="said"><span className="dim">{chat ? "" : prompt}</span>{out?.[side]}</p>
               {out?.end?.nats && <p className="dim small">{out.end.nats[i].toFixed(2)} nats a token under the unsteered model, one seed</p>}

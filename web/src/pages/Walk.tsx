@@ -6,6 +6,7 @@ import { Bars, VectorImage } from "../charts/charts";
 import { percent, short, signed, visible, word } from "../format";
 import { useDictionary, useHouse } from "../house";
 import { Choice, Field, LatentLink, Link, Panel, Show, Stat } from "../parts/common";
+import { Indexed } from "../parts/BuildIndex";
 import { Contexts } from "../parts/Examples";
 import { NextWords, StrengthSlider } from "../parts/Slider";
 import { Tokens } from "../parts/Tokens";
@@ -24,11 +25,6 @@ export function WalkPage() {
   const read = useAsk<Read>(`${prompt} ${at} ${lens}`, (signal) => post("/read", { prompt, position: at, lens }, signal));
   const latent = chosen === "" ? null : Number(chosen);
   const beyond = useAsk<Beyond>(d && `${prompt} ${d} ${latent}`, (signal) => post("/beyond", { prompt, dictionary: d, latent }, signal));
-  const followed = beyond.data?.latent ?? null;
-  const page = useAsk<LatentPage>(
-    followed !== null && d ? `${followed} ${d}` : null,
-    (signal) => get(`/latent/${followed}`, { dictionary: d }, signal),
-  );
   return (
     <>
       <h1>The walk</h1>
@@ -82,7 +78,7 @@ export function WalkPage() {
                 id="latent" number={6} title={`What latent ${data.latent} fires on`}
                 about={<>Followed because {data.why.why === "as asked" ? "you chose it" : data.why.concept ? `a contrast of sentences found it for “${data.why.concept.replace(".", " ")}”` : "it moves the next word most"}. {data.labels[data.latent] && <>Its label: <em>{data.labels[data.latent]}</em>. </>}<Link to={`/latent/${data.latent}?d=${encodeURIComponent(d)}`}>All about it</Link></>}
               >
-                <Show asked={page}>{(p) => <Contexts some={p.latent.groups[0]?.examples.slice(0, 8) ?? []} max={p.latent.max} />}</Show>
+                <Indexed d={d}>{() => <Strongest latent={data.latent} d={d} />}</Indexed>
               </Panel>
               <Splice data={data} />
               <Panel id="steer" number={8} title="Turn it up" about={`Latent ${data.latent} written into every word of the sentence, stronger as you drag. Watch the next word change, and the point where language breaks.`}>
@@ -96,6 +92,11 @@ export function WalkPage() {
       {house.pairs && <Senses />}
     </>
   );
+}
+
+function Strongest({ latent, d }: { latent: number; d: string }) {
+  const page = useAsk<LatentPage>(`${latent} ${d}`, (signal) => get(`/latent/${latent}`, { dictionary: d }, signal));
+  return <Show asked={page}>{(p) => <Contexts some={p.latent.groups[0]?.examples.slice(0, 8) ?? []} max={p.latent.max} />}</Show>;
 }
 
 function Vectors({ data }: { data: Read }) {
@@ -190,7 +191,7 @@ function Latents({ data, d, prompt, onFollow }: { data: Beyond; d: string; promp
       <div className="scroll" tabIndex={0} role="region" aria-label="Latents at the last word">
         <table className="data">
           <thead>
-            <tr><th scope="col">latent</th><th scope="col">label</th><th scope="col">activation</th><th scope="col">without it</th><th scope="col"><span className="sr">actions</span></th></tr>
+            <tr><th scope="col">latent</th><th scope="col">label</th><th scope="col" className="num">activation</th><th scope="col" className="num">without it</th><th scope="col"><span className="sr">actions</span></th></tr>
           </thead>
           <tbody>
             {rows.map((x) => (

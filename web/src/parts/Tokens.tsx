@@ -1,5 +1,5 @@
 // Tokens as a row of plain spans, tinted; one tooltip for all of them.
-import { memo, useRef, useState } from "react";
+import { Fragment, memo, useRef, useState } from "react";
 import type { KeyboardEvent, MouseEvent, FocusEvent } from "react";
 import { visible } from "../format";
 
@@ -23,7 +23,7 @@ function shade(value: number | null, max: number, tint: Tint): string | undefine
   const share = Math.min(Math.abs(value) / max, 1);
   if (share < 0.004) return undefined;
   const name = tint === "both" ? (value < 0 ? "cold" : "warm") : tint;
-  return `color-mix(in srgb, var(--${name}) ${(8 + 62 * share).toFixed(0)}%, transparent)`;
+  return `color-mix(in srgb, var(--tint-${name}) ${(8 + 62 * share).toFixed(0)}%, transparent)`;
 }
 
 function TokensRow({ tokens, values, max, tint = "warm", peak, special, chosen, label, tip, onPick }: Props) {
@@ -60,14 +60,17 @@ function TokensRow({ tokens, values, max, tint = "warm", peak, special, chosen, 
       onMouseOver={point} onMouseLeave={() => show(null)} onFocus={point} onBlur={() => show(null)} onKeyDown={press} onClick={pick}
     >
       {tokens.map((token, i) => (
+        <Fragment key={i}>
+          {token.startsWith(" ") && token.length > 1 && " "}
         <span
-          key={i} data-at={i} role={onPick ? "button" : undefined} aria-pressed={onPick ? (chosen?.includes(i) ?? false) : undefined}
+          data-at={i} role={onPick ? "button" : undefined} aria-pressed={onPick ? (chosen?.includes(i) ?? false) : undefined}
           tabIndex={onPick ? (i === (chosen?.[0] ?? 0) ? 0 : -1) : undefined}
           className={`${special?.[i] ? "special " : ""}${i === peak ? "peak " : ""}${chosen?.includes(i) ? "chosen" : ""}` || undefined}
           style={{ background: shade(values?.[i] ?? null, top, tint) }}
         >
-          {visible(token)}
+          {visible(token.length > 1 && token.startsWith(" ") ? token.slice(1) : token)}
         </span>
+        </Fragment>
       ))}
       {shown && (
         <div className="tip" role="tooltip" style={{ left: shown.x, top: shown.y }}>
