@@ -44,6 +44,8 @@ COMMANDS = {
     "evaluate": ("lensing.cli.evaluate:evaluate", "Measure how much a dictionary rebuilds, and what its splice costs."),
     "index": ("lensing.cli.index:index", "Find what every latent of a dictionary does on a text."),
     "latent": ("lensing.cli.index:latent", "Show one latent of an index."),
+    "export": ("lensing.cli.exchange:export", "Write an index for Neuronpedia, or as Parquet."),
+    "import": ("lensing.cli.exchange:take_in", "Make an index of another tool's dashboards."),
     "convert": ("lensing.cli.convert:convert", "Write a dictionary of one tool in the files of another."),
     "sites": ("lensing.cli.models:sites", "List the sites of a model that can be read and edited."),
     "doctor": ("lensing.cli.models:doctor", "Say what is installed, what is shipped, and whether anything is amiss."),

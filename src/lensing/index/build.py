@@ -34,8 +34,8 @@ from lensing.lens.words import direct_words, speaks_in_stream
 from lensing.model.run import Model
 from lensing.progress import Meter
 
-ROWS = 4096  # that are encoded at once
-DIRECTIONS = 512  # whose logits are held at once
+ENCODED = 1 << 22  # pre-activations made at once
+LOGITS = 1 << 21  # held at once
 
 
 def build_index(
@@ -162,7 +162,8 @@ def _chunk(model: Model, dictionary: Dictionary, pieces: list[np.ndarray], batch
     device = dictionary.W_dec.device
     parts: list[Codes] = []
     errors: list[Tensor] = []
-    for x, y in zip(found[site].split(ROWS), found[target].split(ROWS), strict=True):
+    rows = max(ENCODED // dictionary.d_sae, 1)
+    for x, y in zip(found[site].split(rows), found[target].split(rows), strict=True):
         x, y = x.to(device), y.to(device)
         codes = dictionary.encode(x)
         errors.append((y - dictionary.decode(codes) - dictionary.skipped(x)).norm(dim=1).cpu())
@@ -217,7 +218,7 @@ def _finish(
 def _logits(model: Model, directions: Tensor, k: int) -> dict[str, np.ndarray]:
     """The words that every latent speaks for and against, and the histogram over all words."""
     found: dict[str, list[np.ndarray]] = {}
-    for some in directions.to(model.device).split(DIRECTIONS):
+    for some in directions.to(model.device).split(max(LOGITS // model.d_vocab, 1)):
         logits = direct_words(model, some).float().cpu().numpy()
         high, low = extremes(logits, k)
         for name, ids in (("promoted", high), ("suppressed", low)):

@@ -15,6 +15,7 @@ from lensing.index.chunks import Chunks
 Array = np.ndarray
 AT_ONCE = 1 << 22  # pairs of active latents that are counted at once
 HELD = 1 << 26  # bytes of sums of pairs held at once
+NUMBERS = 1 << 20  # of a table of measures that are made at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,27 +85,39 @@ def by_firing(part: Together, rows: int, count: Array, total: Array, square: Arr
     is; the share of this latent's active rows in which the other is active. `count`, `total` and `square` [d_sae] are
     each latent's active rows, and sums of its activations and their squares. Silent latents have and are no neighbours.
     """
-    own = slice(part.first, part.last)
-    both = part.both.astype(np.float64)
     deviation = np.sqrt(np.maximum(square * rows - total**2, 0.0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = (part.product * rows - np.outer(total[own], total)) / np.outer(deviation[own], deviation)
-        # latents that never fire together are no neighbours of this kind
-        jaccard = np.where(both > 0, both / (count[own, None] + count[None] - both), -np.inf)
-        conditional = np.where(both > 0, both / count[own, None], -np.inf)
     alive = count > 0
-    measures = {"correlation": correlation, "jaccard": jaccard, "conditional": conditional}
-    return {name: _nearest(value, part.first, alive, k) for name, value in measures.items()}
+    step = max(NUMBERS // len(count), 1)
+    found: dict[str, list[Neighbours]] = {}
+    for first in range(part.first, part.last, step):
+        own = slice(first, min(first + step, part.last))
+        here = slice(own.start - part.first, own.stop - part.first)
+        both = part.both[here].astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            correlation = part.product[here] * rows - np.outer(total[own], total)
+            correlation /= np.outer(deviation[own], deviation)
+            # latents that never fire together are no neighbours of this kind
+            jaccard = np.where(both > 0, both / (count[own, None] + count[None] - both), -np.inf)
+            conditional = np.where(both > 0, both / count[own, None], -np.inf)
+        measures = {"correlation": correlation, "jaccard": jaccard, "conditional": conditional}
+        for name, value in measures.items():
+            found.setdefault(name, []).append(_nearest(value, first, alive, k))
+    return {name: _joined(parts) for name, parts in found.items()}
 
 
-def by_direction(directions: Float[Tensor, "d_sae d"], alive: Array, k: int, *, rows: int = 1024) -> Neighbours:
+def _joined(parts: list[Neighbours]) -> Neighbours:
+    return Neighbours(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("index", "value")))
+
+
+def by_direction(directions: Float[Tensor, "d_sae d"], alive: Array, k: int) -> Neighbours:
     """Return neighbours by the cosine of directions, in float32, over all latents that are not silent."""
     unit = torch.nn.functional.normalize(directions.detach().float(), dim=1)
     found = []
+    rows = max(NUMBERS // len(unit), 1)
     for first in range(0, len(unit), rows):
         cosine = (unit[first : first + rows] @ unit.T).cpu().numpy().astype(np.float64)
         found.append(_nearest(cosine, first, alive, k))
-    return Neighbours(*(np.concatenate([getattr(f, name) for f in found]) for name in ("index", "value")))
+    return _joined(found)
 
 
 def _nearest(value: Array, first: int, alive: Array, k: int) -> Neighbours:

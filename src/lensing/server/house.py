@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from lensing.dictionary.load import check_fits, load_dictionary
 from lensing.errors import DictionaryError, UnknownNameError, UsageError
 from lensing.index.explain import METHOD, explain
 from lensing.index.index import Index, open_index
-from lensing.index.layout import NAME, read_facts
+from lensing.index.layout import NAME, places, read_facts
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.registry import home, shipped_dictionaries, shipped_indexes
@@ -211,10 +209,7 @@ def _plan(folder: Path, model: str | None, dictionary: str | None) -> tuple[Inde
             return None, dictionary or str(folder), model
         read_facts(folder)  # raises, and says what is missing
     index = open_index(folder)
-    options: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # it only says where things lay back then
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        options = (record.get("call") or {}).get("options") or {}
+    options = places(folder)
     name = dictionary or options.get("dictionary") or index.facts.dictionary["id"]
     if not name:
         raise UsageError(f"{folder} does not say where its dictionary lies. Give --dictionary.")
