@@ -14,7 +14,7 @@ from lensing.index.chunks import Chunks
 
 Array = np.ndarray
 AT_ONCE = 1 << 22  # pairs of active latents that are counted at once
-HELD = 1 << 26  # bytes of sums of pairs held at once
+HELD = 3 << 24  # bytes of sums of pairs held at once
 NUMBERS = 1 << 20  # of a table of measures that are made at once
 
 

@@ -21,7 +21,7 @@ Name = Annotated[
 ]
 
 
-class Asked(BaseModel, ABC):
+class Body(BaseModel, ABC):
     """The body of a request; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid")

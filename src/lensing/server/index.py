@@ -16,7 +16,7 @@ from lensing.index.map import Map, decoder_map
 from lensing.index.report import summary
 from lensing.index.table import COLUMNS, column, page
 from lensing.measure.reading import reading
-from lensing.server.answer import Asked, Finite, Name, answer
+from lensing.server.answer import Body, Finite, Name, answer
 from lensing.server.house import Specimen
 from lensing.server.rooms import Served
 
@@ -53,7 +53,7 @@ async def latent(served: Served, number: int, dictionary: Key = None) -> Respons
     })  # fmt: skip
 
 
-class Wanted(Asked):
+class Wanted(Body):
     """Which latents: sorted by a column (- in front: largest first), between bounds [column, least, most]."""
 
     dictionary: Name
@@ -119,7 +119,7 @@ def side_by_side(
     return answer(result.to_json() | {"labels": names, "of": [one.name, two.name]})
 
 
-class Build(Asked):
+class Build(Body):
     """Which dictionary to index, on the text that ships with the model or on its own held-out sample."""
 
     dictionary: Name

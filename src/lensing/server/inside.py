@@ -16,7 +16,7 @@ from lensing.errors import PromptError, UsageError
 from lensing.measure.contexts import Passages
 from lensing.measure.reading import reading
 from lensing.measure.unit import unit
-from lensing.server.answer import Asked, Text, answer
+from lensing.server.answer import Body, Text, answer
 from lensing.server.house import House
 from lensing.server.rooms import Served
 
@@ -25,7 +25,7 @@ PATTERN_TOKENS, TEXT_TOKENS = 256, 24_000
 PATCHED = ("resid_pre", "attn_out", "mlp_out", "attn_z")
 
 
-class Attend(Asked):
+class Attend(Body):
     """A text, and the layer whose heads are wanted."""
 
     text: Text
@@ -60,7 +60,7 @@ def heads(served: Served) -> Response:
     return answer(_scores(served))
 
 
-class Patch(Asked):
+class Patch(Body):
     """A clean and a corrupt text of one length, and the word (or pair of words) that tells them apart."""
 
     clean: Text
@@ -105,7 +105,7 @@ def one_unit(
     return answer(unit(served.model, text, site, number))
 
 
-class Strongest(Asked):
+class Strongest(Body):
     """A text whose last token is asked about."""
 
     text: Text

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from lensing.dictionary.load import refuse_unknown_latent
-from lensing.server.answer import Asked, Name, answer
+from lensing.server.answer import Body, Name, answer
 from lensing.server.house import Specimen
 from lensing.server.index import Key
 from lensing.server.rooms import Served
@@ -24,7 +24,7 @@ def _latent(served: Served, name: str | None, number: int) -> Specimen:
     return found
 
 
-class Said(Asked):
+class Said(Body):
     """A label that a person gives a latent."""
 
     text: Words
@@ -46,7 +46,7 @@ def remove_label(served: Served, number: int) -> Response:
     return answer({})
 
 
-class Noted(Asked):
+class Noted(Body):
     """A note and the tags of a latent; what is None stays as it is."""
 
     note: Words | None = None
@@ -90,7 +90,7 @@ def one_list(served: Served, name: str) -> Response:
     return answer({"name": name, "items": rows})
 
 
-class Item(Asked):
+class Item(Body):
     """A latent for a list."""
 
     latent: int

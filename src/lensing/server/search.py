@@ -11,7 +11,7 @@ from pydantic import Field
 
 from lensing.index.inference import infer
 from lensing.index.search import by_example, by_word
-from lensing.server.answer import Asked, Name, Text, answer
+from lensing.server.answer import Body, Name, Text, answer
 from lensing.server.index import Key
 from lensing.server.rooms import Served
 
@@ -35,7 +35,7 @@ def words(served: Served, q: Words, dictionary: Key = None) -> Response:
     return answer({"hits": [asdict(h) | {"label": names[h.latent].text if h.latent in names else None} for h in hits]})
 
 
-class Inference(Asked):
+class Inference(Body):
     """A text to read; `order` is by the largest activation ("max"), relative to the latent's own ("share"), or sum."""
 
     text: Text
@@ -65,14 +65,14 @@ def inference(served: Served, asked: Inference) -> Response:
     })  # fmt: skip
 
 
-class Example(Asked):
+class Example(Body):
     """One text and its tokens on which the latent sought should fire."""
 
     text: Text
     marked: Annotated[list[int], Field(max_length=4096)]
 
 
-class Examples(Asked):
+class Examples(Body):
     """Texts with marked tokens."""
 
     examples: Annotated[list[Example], Field(min_length=1, max_length=32)]

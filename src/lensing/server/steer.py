@@ -18,7 +18,7 @@ from lensing.errors import LensingError, UsageError
 from lensing.measure.coherence import nats_per_token, verdict
 from lensing.model.edit import Edit
 from lensing.model.tokens import Tokens
-from lensing.server.answer import Asked, Finite, Name, Text
+from lensing.server.answer import Body, Finite, Name, Text
 from lensing.server.house import House
 from lensing.server.rooms import Served
 
@@ -26,7 +26,7 @@ router = APIRouter(tags=["steer"])
 MOST_TOKENS = 1024
 
 
-class Turned(Asked):
+class Turned(Body):
     """One latent turned up or down."""
 
     latent: int
@@ -36,14 +36,14 @@ class Turned(Asked):
     dictionary: Name
 
 
-class Turn(Asked):
+class Turn(Body):
     """One message of a chat."""
 
     role: Literal["system", "user", "assistant"]
     content: Text
 
 
-class Steered(Asked):
+class Steered(Body):
     """A text or a chat, the latents to turn, and how to continue."""
 
     prompt: Text = ""

@@ -9,13 +9,13 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from lensing.index.inference import activations_of, infer
-from lensing.server.answer import Asked, Name, Text, answer
+from lensing.server.answer import Body, Name, Text, answer
 from lensing.server.rooms import Served
 
 router = APIRouter(tags=["text"])
 
 
-class Whole(Asked):
+class Whole(Body):
     """A text to read through a dictionary."""
 
     text: Text
@@ -32,7 +32,7 @@ def text(served: Served, asked: Whole) -> Response:
     return answer(read.to_json() | {"labels": {i: label.text for i, label in names.items()}})
 
 
-class Test(Asked):
+class Test(Body):
     """A text to try latents on."""
 
     text: Text

@@ -22,7 +22,7 @@ from lensing.lens.lens import lens_grid
 from lensing.lens.prism import By, direct_logit_attribution
 from lensing.lens.tuned import load_lens
 from lensing.measure.gauges import gauges
-from lensing.server.answer import Asked, Finite, Name, Text, answer
+from lensing.server.answer import Body, Finite, Name, Text, answer
 from lensing.server.house import Specimen
 from lensing.server.rooms import Served
 from lensing.walkthrough import follow
@@ -55,7 +55,7 @@ def house(served: Served) -> Response:
     })  # fmt: skip
 
 
-class Read(Asked):
+class Read(Body):
     """A text to read; `lens` is "logit" or "tuned"."""
 
     prompt: Text
@@ -86,7 +86,7 @@ def read(served: Served, asked: Read) -> Response:
     })  # fmt: skip
 
 
-class Decompose(Asked):
+class Decompose(Body):
     """A place of the lens grid: a text, a position, and the word to explain (the likeliest one there if none)."""
 
     prompt: Text
@@ -107,7 +107,7 @@ def decompose(served: Served, asked: Decompose) -> Response:
     return answer(direct_logit_attribution(model, asked.prompt, word, position=asked.position, by=asked.by))
 
 
-class Beyond(Asked):
+class Beyond(Body):
     """A text, and the latent to follow (found from the text if none is given)."""
 
     prompt: Text
@@ -147,7 +147,7 @@ def beyond(served: Served, asked: Beyond) -> Response:
     })  # fmt: skip
 
 
-class Why(Asked):
+class Why(Body):
     """Which latents make the model say one word rather than another; `exact` runs the model without each."""
 
     prompt: Text
@@ -173,7 +173,7 @@ def why(served: Served, asked: Why) -> Response:
     })  # fmt: skip
 
 
-class Slider(Asked):
+class Slider(Body):
     """One latent at several strengths after a text."""
 
     prompt: Text
@@ -197,7 +197,7 @@ def slider(served: Served, asked: Slider) -> Response:
     ))  # fmt: skip
 
 
-class Dose(Asked):
+class Dose(Body):
     """One latent at several strengths after a text, with continuations."""
 
     prompt: Text
