@@ -112,7 +112,7 @@ class Index:
 
     def words(self, ids: np.ndarray) -> tuple[str, ...]:
         """Token ids as strings to show."""
-        return tuple(str(int(i)) if self.strings is None else self.strings[int(i)] for i in ids)
+        return tuple(map(str if self.strings is None else self.strings.__getitem__, ids.tolist()))
 
     def latent(self, i: int) -> Latent:
         """Return everything about one latent; UsageError for one that is not there."""

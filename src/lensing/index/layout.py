@@ -87,7 +87,8 @@ def read_array(folder: Path, name: str) -> np.ndarray:
     """Map an array of an index into memory; FileFormatError where it is missing or broken."""
     path = folder / f"{name}.npy"
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        # a plain array over the same pages: slices of np.memmap cost several times as much
+        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{path} is missing or broken: {error}. Build the index again.") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Iterable
 from http.cookies import SimpleCookie
 from typing import Any
@@ -56,7 +57,8 @@ class Guard:
         if not length.isdigit() or int(length) > MOST:
             await _refuse(send, 413, f"The request is larger than {MOST:,} bytes. Send less text.")
             return
-        await self.app(scope, _limited(receive), _with_headers(send, self.token if fresh else None))
+        began = time.perf_counter()
+        await self.app(scope, _limited(receive), _with_headers(send, self.token if fresh else None, began))
 
     def _known(self, headers: dict[str, str]) -> bool:
         assert self.token is not None
@@ -89,10 +91,11 @@ def _limited(receive: Any) -> Any:
     return limited
 
 
-def _with_headers(send: Any, token: str | None) -> Any:
+def _with_headers(send: Any, token: str | None, began: float) -> Any:
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
-            extra = list(HEADERS)
+            took = f"handler;dur={1e3 * (time.perf_counter() - began):.2f}"
+            extra = [*HEADERS, (b"server-timing", took.encode())]
             if token is not None:
                 extra.append((b"set-cookie", f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/".encode()))
             message = {**message, "headers": [*message["headers"], *extra]}
