@@ -66,6 +66,8 @@ _CONTENTS = {
     "head_scores": "lensing.causal.heads",
     "build_index": "lensing.index.build",
     "open_index": "lensing.index.index",
+    "infer": "lensing.index.inference",
+    "serve": "lensing.server.embed",
     "walk": "lensing.walkthrough",
     "LensingError": "lensing.errors",
 }

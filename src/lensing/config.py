@@ -175,6 +175,14 @@ def write_run(folder: str | Path, **record: Any) -> None:
     write_json(Path(folder) / "run.json", whole)
 
 
+def recorded_options(folder: str | Path) -> dict[str, Any]:
+    """Return the options of the command that made a folder, by its `run.json`; nothing where that is not known."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+        return dict((record.get("call") or {}).get("options") or {})
+    return {}
+
+
 def say_differences(before: Any, now: Any, within: str = "") -> bool:
     """Print what differs from an earlier record on standard error, one line each; whether anything does."""
     changed = list(changes(before or {}, json.loads(json.dumps(now or {})), within))

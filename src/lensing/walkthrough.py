@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from lensing.causal.steer import unit_of
 from lensing.data.forward import activations
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.load import check_fits, load_dictionary, refuse_unknown_latent
+from lensing.draw.walkhtml import walk_html
 from lensing.errors import DictionaryError, UsageError
 from lensing.lens.lens import LensGrid, logit_lens
 from lensing.lens.words import direct_words, speaks_in_stream
@@ -149,6 +151,10 @@ class Walk:
     def lead_layer(self) -> int:
         """The layer from which the final word leads, at the last token; -1 is what enters the first block."""
         return self.lens.lead_layer()
+
+    def _repr_html_(self) -> str:
+        # a frame, so that neither its styles nor its names meet those of the notebook
+        return f'<iframe srcdoc="{html.escape(walk_html(self))}" width="100%" height="800" title="the walk"></iframe>'
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; without a dictionary the keys of beats 4 to 9 hold None or nothing."""

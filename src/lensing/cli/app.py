@@ -45,7 +45,7 @@ COMMANDS = {
     "index": ("lensing.cli.index:index", "Find what every latent of a dictionary does on a text."),
     "latent": ("lensing.cli.index:latent", "Show one latent of an index."),
     "label": ("lensing.cli.label:label", "Ask a language model what latents stand for, and score its answers."),
-    "export": ("lensing.cli.exchange:export", "Write an index for Neuronpedia, or as Parquet."),
+    "export": ("lensing.cli.exchange:export", "Write an index for Neuronpedia, as Parquet, or as plain pages."),
     "import": ("lensing.cli.exchange:take_in", "Make an index of another tool's dashboards."),
     "convert": ("lensing.cli.convert:convert", "Write a dictionary of one tool in the files of another."),
     "sites": ("lensing.cli.models:sites", "List the sites of a model that can be read and edited."),

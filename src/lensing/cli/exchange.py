@@ -25,14 +25,14 @@ def export(
     /,
     *,
     out: Path,
-    form: Literal["neuronpedia", "upload", "parquet"] = "neuronpedia",
+    form: Literal["neuronpedia", "upload", "parquet", "pages"] = "neuronpedia",
     model_id: str | None = None,
     source: str | None = None,
     dictionary: str | None = None,
     notes: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Write an index for other tools: Neuronpedia's export, the bodies of its upload, or Parquet.
+    """Write an index for others: Neuronpedia's export, the bodies of its upload, Parquet, or plain pages.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def export(
     out
         The folder to write.
     form
-        neuronpedia (v1, features, activations and explanations), upload (upload-N.json), or parquet.
+        neuronpedia (v1, features, activations and explanations), upload (upload-N.json), parquet, or pages (HTML that
+        needs no server, for a paper's supplement).
     model_id
         The model's name on Neuronpedia; the index's if not given.
     source
@@ -54,25 +55,28 @@ def export(
         Print the result as JSON.
     """
     import lensing as ln
+    from lensing.config import recorded_options
     from lensing.data.identity import dictionary_digest
     from lensing.db import Notes
     from lensing.index.exchange import write_neuronpedia, write_parquet, write_upload
-    from lensing.index.layout import places
+    from lensing.index.supplement import write_pages
     from lensing.registry import home
 
     index = ln.open_index(folder)
+    kept = notes or home() / "notes.sqlite"
+    said = Notes(kept) if kept.is_file() else None
     if form == "parquet":
         made = write_parquet(index, out)
+    elif form == "pages":
+        made = write_pages(index, out, notes=said, subject=index.facts.dictionary["weights"])
     else:
-        name = dictionary or places(folder).get("dictionary") or index.facts.dictionary["id"]
+        name = dictionary or recorded_options(folder).get("dictionary") or index.facts.dictionary["id"]
         if not name:
             raise UsageError(f"{folder} does not say where its dictionary lies. Give --dictionary.")
         sae = ln.load_dictionary(name)
         subject = dictionary_digest(sae.weights() | sae.extra_tensors())
         if subject != index.facts.dictionary["weights"]:
             raise UsageError(f"{folder} was built for another dictionary than {name}. Give --dictionary.")
-        kept = notes or home() / "notes.sqlite"
-        said = Notes(kept) if kept.is_file() else None
         layer = "".join(c for c in str(sae.site) if c.isdigit()) or "0"
         model_id = model_id or Path(index.facts.model["name"]).name
         source = source or f"{layer}-lensing-{str(sae.site).partition('.')[0]}-{index.d_sae}"
@@ -107,12 +111,14 @@ def take_in(
     """
     import lensing as ln
     from lensing.cli.options import absolute
-    from lensing.config import called
+    from lensing.config import called, recorded_options
     from lensing.index.imports import import_index
 
     options = dict(locals())
     sae = ln.load_dictionary(dictionary, allow_pickle=allow_pickle)
-    loaded = ln.load_model(model or str(sae.model_name), allow_pickle=allow_pickle)
+    loaded = ln.load_model(
+        model or recorded_options(dictionary).get("model") or str(sae.model_name), allow_pickle=allow_pickle
+    )
     kept = {name: options[name] for name in ("dictionary", "model", "out", "allow_pickle")}
     with called("import", absolute(kept)):
         index = import_index(loaded, sae, dashboards, out=out)

@@ -44,7 +44,7 @@ def index(
     out
         The folder of the index.
     model
-        A shipped model, a folder, or a hub id; the dictionary's own model if not given.
+        A shipped model, a folder, or a hub id; the one that the dictionary was trained on if not given.
     tokens
         How many tokens to read, in whole documents from the start of the text; all of it if not given.
     field
@@ -70,13 +70,15 @@ def index(
     """
     options = dict(locals())
     import lensing as ln
-    from lensing.config import called
+    from lensing.config import called, recorded_options
     from lensing.data.text import Text
     from lensing.index.report import summary
 
     documents = Text(text, field=field, skip_bad=skip_bad)
     if model is None:
-        model = str(ln.load_dictionary(dictionary, allow_pickle=allow_pickle).model_name)
+        # where it lay when the dictionary was trained, else the name that it goes by
+        found = ln.load_dictionary(dictionary, allow_pickle=allow_pickle)
+        model = str(recorded_options(dictionary).get("model") or found.model_name)
     loaded = ln.load_model(model, allow_pickle=allow_pickle)
     sae = ln.load_dictionary(dictionary, model=loaded, allow_pickle=allow_pickle)
     with called("index", absolute(options)):

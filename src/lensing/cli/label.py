@@ -63,20 +63,22 @@ def label(
         Print the result as JSON.
     """
     import lensing as ln
+    from lensing.config import recorded_options
     from lensing.data.identity import dictionary_digest
     from lensing.db import Notes
     from lensing.index.endpoint import Endpoint, Local
     from lensing.index.label import label as ask
-    from lensing.index.layout import places
     from lensing.registry import home
 
     index = ln.open_index(folder)
-    where = places(folder)
+    where = recorded_options(folder)
     name = dictionary or where.get("dictionary") or index.facts.dictionary["id"]
     if not name:
         raise UsageError(f"{folder} does not say where its dictionary lies. Give --dictionary.")
     asker = Endpoint(endpoint, llm) if endpoint else Local(ln.load_model(llm))
-    loaded = ln.load_model(model or where.get("model") or index.facts.model["name"])
+    loaded = ln.load_model(
+        model or where.get("model") or recorded_options(name).get("model") or index.facts.model["name"]
+    )
     sae = ln.load_dictionary(name, model=loaded)
     subject = dictionary_digest(sae.weights() | sae.extra_tensors())
     if subject != index.facts.dictionary["weights"]:

@@ -24,6 +24,7 @@ def walk(
     text: Path | None = None,
     new_tokens: int = 32,
     seed: int = 0,
+    html: Path | None = None,
     allow_pickle: bool = False,
     json: bool = False,
 ) -> None:
@@ -48,6 +49,8 @@ def walk(
         How many tokens each continuation has.
     seed
         Seed of everything drawn at random.
+    html
+        Write the walk as one HTML file that needs nothing else, with a slider over the strengths.
     allow_pickle
         Read weights from a pickle file, which can run code.
     json
@@ -64,9 +67,18 @@ def walk(
         text=documents,
     )  # fmt: skip
 
+    if html is not None:
+        from lensing.draw.walkhtml import walk_html
+        from lensing.files import atomic_file
+
+        with atomic_file(html) as temporary:
+            temporary.write_text(walk_html(result), encoding="utf-8")
+
     def draw(console: Console) -> None:
         from lensing.draw.walk import draw_walk
 
         draw_walk(result, console)
+        if html is not None:
+            console.print(f"The page is in {html}.", soft_wrap=True)
 
     show(result, draw, as_json=json)

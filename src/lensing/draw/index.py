@@ -28,8 +28,9 @@ def draw_summary(facts: Mapping[str, Any], console: Console) -> None:
         lines["density"] = f"{middle:.3%} of tokens (median; {low:.3%} to {high:.3%} hold nine in ten latents)"
     for name, value in lines.items():
         console.print(f"{name:12}{value}", soft_wrap=True)
-    console.print(f"The index is in {facts['folder']}. Look at a latent with: lensing latent {facts['folder']} 0",
-                  soft_wrap=True)  # fmt: skip
+    folder = facts["folder"]
+    console.print(f"The index is in {folder}. In the browser: lensing serve {folder}", soft_wrap=True)
+    console.print(f"One latent here: lensing latent {folder} 0", soft_wrap=True)
 
 
 def draw_latent(found: Any, console: Console, contexts: int) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+from rich.console import Console
 
+from lensing.draw.index import draw_latent
+from lensing.draw.pages import STYLE, latent_html
 from lensing.errors import FileFormatError, UsageError
 from lensing.index.layout import Facts, read_array, read_facts
 
@@ -67,6 +71,17 @@ class Latent:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         return asdict(self)
+
+    def show(self) -> None:
+        """Show it: as a page in a notebook, as text in a terminal."""
+        shell = sys.modules.get("IPython")
+        if shell is not None and shell.get_ipython() is not None:
+            shell.display.display(shell.display.HTML(self._repr_html_()))
+        else:
+            draw_latent(self, Console(highlight=False), 8)
+
+    def _repr_html_(self) -> str:
+        return f"<style>{STYLE}</style>{latent_html(self, contexts=8)}"
 
 
 @final

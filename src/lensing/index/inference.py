@@ -13,6 +13,7 @@ from lensing.dictionary.base import Dictionary
 from lensing.dictionary.codes import Codes
 from lensing.dictionary.load import check_fits, refuse_unknown_latent
 from lensing.dictionary.splice import Splice
+from lensing.draw.pages import DARK, tokens_html
 from lensing.errors import UsageError
 from lensing.measure.fvu import not_reconstructed
 from lensing.measure.kl import cross_entropy, kl
@@ -67,6 +68,17 @@ class Inference:
             for latent, places in found.items()
         ]
         return sorted(rows, key=lambda f: -f.max)[:n]
+
+    def of(self, latent: int) -> list[float]:
+        """One latent's activation at every token."""
+        return [dict(row).get(latent, 0.0) for row in self.latents]
+
+    def _repr_html_(self) -> str:
+        fired = self.fired(6)
+        rows = [("not reconstructed", tokens_html(self.tokens, self.missed, most=1.0, end=DARK))]
+        rows += [(f"latent {f.latent}", tokens_html(self.tokens, self.of(f.latent))) for f in fired]
+        body = "".join(f"<tr><th style='text-align:left'>{name}</th><td>{line}</td></tr>" for name, line in rows)
+        return f"<table>{body}</table>"
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -66,14 +65,6 @@ def read_facts(folder: str | Path, name: str = NAME) -> Facts:
         return Facts(**{field.name: record[field.name] for field in fields(Facts)})
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"{path} is not what lensing writes: {error!r}. Build the index again.") from error
-
-
-def places(folder: str | Path) -> dict[str, Any]:
-    """Return where model and dictionary lay when an index was made from the command line; nothing where unknown."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
-        return dict((record.get("call") or {}).get("options") or {})
-    return {}
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:

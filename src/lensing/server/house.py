@@ -11,6 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
+from lensing.config import recorded_options
 from lensing.data.identity import dictionary_digest, weights_digest
 from lensing.db import Notes
 from lensing.dictionary.base import Dictionary
@@ -18,7 +19,7 @@ from lensing.dictionary.load import check_fits, load_dictionary
 from lensing.errors import DictionaryError, UnknownNameError, UsageError
 from lensing.index.explain import METHOD, explain
 from lensing.index.index import Index, open_index
-from lensing.index.layout import NAME, places, read_facts
+from lensing.index.layout import NAME, read_facts
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.registry import home, shipped_dictionaries, shipped_indexes
@@ -177,7 +178,7 @@ def open_house(
     """
     plans = [_plan(folder, model, dictionary) for folder in folders]
     if not plans and dictionary is not None:
-        plans = [(None, dictionary, model)]
+        plans = [(None, dictionary, model or recorded_options(dictionary).get("model"))]
     loaded: list[tuple[Index | None, Dictionary, str]] = []
     wanted = model
     for index, name, where in plans:
@@ -204,16 +205,19 @@ def open_house(
 
 def _plan(folder: Path, model: str | None, dictionary: str | None) -> tuple[Index | None, str, str | None]:
     """An index (or None), where its dictionary lies, and where its model does."""
+    if not folder.exists() and folder.as_posix() not in shipped_dictionaries():
+        raise UsageError(f"There is no folder {folder}. Give an index that lensing index made, or a dictionary.")
     if not (folder / NAME).is_file():
         if (folder / "config.json").is_file() or not folder.is_dir():
-            return None, dictionary or str(folder), model
+            return None, dictionary or str(folder), model or recorded_options(folder).get("model")
         read_facts(folder)  # raises, and says what is missing
     index = open_index(folder)
-    options = places(folder)
+    options = recorded_options(folder)
     name = dictionary or options.get("dictionary") or index.facts.dictionary["id"]
     if not name:
         raise UsageError(f"{folder} does not say where its dictionary lies. Give --dictionary.")
-    return index, str(name), model or options.get("model")
+    where = model or options.get("model") or recorded_options(name).get("model")
+    return index, str(name), where
 
 
 def _name(sae: Dictionary, path: str, house: House) -> str:

@@ -178,7 +178,8 @@ function Latents({ data, d, prompt, onFollow }: { data: Beyond; d: string; promp
   const rows = useMemo(() => {
     const all: Effect[] = order === "effect" ? [...e.latents, e.error, e.bias] : [...e.latents];
     const key = (x: Effect) => (order === "effect" ? Math.abs(x.effect) : (x.activation ?? 0));
-    return all.sort((a, b) => key(b) - key(a)).slice(0, 14);
+    const sorted = all.sort((a, b) => key(b) - key(a)), top = sorted.slice(0, 14);
+    return order === "effect" && !top.includes(e.error) ? [...top, e.error] : top; // what is missed is never left out
   }, [e, order]);
   const ablated = useAsk<Slide>(off === null ? null : `${prompt} ${d} ${off}`, (signal) => post("/slide", { prompt, latent: off, dictionary: d, strengths: [0, 1], mode: "ablate", beside: false }, signal));
   const why = useAsk<Why>(pair && JSON.stringify({ pair, prompt, d }), (signal) => post("/why", { prompt, ...pair, dictionary: d }, signal));
