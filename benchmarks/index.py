@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 import lensing as ln
 from lensing.dictionary.base import new_dictionary
 from lensing.dictionary.formats.saelens import write
+from lensing.index.imports import import_index
 
 VOCAB, CONTEXT, PROMPTS, L0 = 8192, 128, 512, 16
 CASES = {"d64, 1,024 ReLU": (64, 1024, "relu", 8.0), "d256, 1,024 TopK": (256, 1024, "topk", 0.0),
@@ -121,6 +122,12 @@ def main() -> int:
                 row += f"{theirs:13.1f}{peer['peak'] - peer['base']:13.0f}{peer['bytes'] / n / 1024:13.1f}"
                 row += f"{theirs / cost[name]:12.1f}x{kept:12.1f}x"
                 good &= theirs / cost[name] >= least and kept >= DISK
+                model = ln.load_model(str(folder / "model"))
+                taken = import_index(model, ln.load_dictionary(folder / "dictionary"), folder / "dashboards",
+                                     out=folder / "imported")  # fmt: skip
+                shown = sum(bool(taken.latent(i).groups) for i in range(n))
+                row += f"   {shown} of its {n} latents imported with their contexts"
+                good &= shown >= 0.9 * n  # a latent that never fires has none
             print(row, flush=True)
     falls = cost["d256, 4,096 TopK"] < cost["d256, 1,024 TopK"]
     print(f"{'found  ' if falls else 'MISSING'} the cost a latent falls with width")
