@@ -158,7 +158,7 @@ def dashboard(folder):
     top = {"bin_min": -1, "bin_max": -1, "bin_contains": -1}
     low = {"bin_min": 0.0, "bin_max": 1.0, "bin_contains": 0.6}
     acts = [
-        {**low, "tokens": [" c", " d"], "values": [0.4, 0.0], "qualifying_token_index": 0},
+        {**low, "tokens": [" c", " d"], "values": [0.4, 0.0], "qualifying_token_index": -1},
         {**top, "tokens": [" a", " b"], "values": [0.0, 2.0], "qualifying_token_index": 1},
     ]
     features = [{"feature_index": i, **stats, "activations": acts} for i in (0, 5)]

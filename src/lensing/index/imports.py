@@ -79,7 +79,7 @@ def _dashboard(path: Path) -> Iterator[tuple[int, _One]]:
                 one = _One(feature)
                 for a in feature["activations"]:
                     bins = (float(a["bin_min"]), float(a["bin_max"]), float(a["bin_contains"]))
-                    one.examples.append((bins, a["tokens"], a["values"], int(a["qualifying_token_index"])))
+                    one.examples.append((bins, a["tokens"], a["values"], _peak(a, "qualifying_token_index")))
                 yield int(feature["feature_index"]), one
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{file} is no batch of SAEDashboard: {error!r}. Make it again.") from error
@@ -95,12 +95,19 @@ def _neuronpedia(path: Path) -> Iterator[tuple[int, _One]]:
             if one is None:
                 continue
             bins = (float(a.get("binMin") or 0), float(a.get("binMax") or 0), float(a.get("binContains") or 0))
-            peak = a.get("qualifyingTokenIndex")
-            peak = int(np.argmax(a["values"])) if peak is None else int(peak)
-            one.examples.append((bins, a["tokens"], a["values"], peak))
+            one.examples.append((bins, a["tokens"], a["values"], _peak(a, "qualifyingTokenIndex")))
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path} is no export of Neuronpedia: {error!r}. Fetch it again.") from error
     yield from found.items()
+
+
+def _peak(record: dict[str, Any], key: str) -> int:
+    """The place that a context is about; the strongest where it is not said, or lies outside (SAEDashboard's -1)."""
+    if len(record["values"]) != len(record["tokens"]) or not record["values"]:
+        raise ValueError("a context with another number of values than tokens")
+    peak = record.get(key)
+    inside = peak is not None and 0 <= int(peak) < len(record["values"])
+    return int(peak) if inside else int(np.argmax(record["values"]))
 
 
 class _Corpus:
@@ -219,7 +226,7 @@ def _grouped(one: _One) -> list[list[Any]]:
         bins = example[0]
         found.setdefault((-1.0, 0.0, 0.0) if bins[0] == -1 else bins, []).append(example)
     order = sorted(found, key=lambda b: (b[0] != -1, -b[1]))
-    return [sorted(found[b], key=lambda e: -(e[2][e[3]] if e[3] < len(e[2]) else 0.0)) for b in order]
+    return [sorted(found[b], key=lambda e: -e[2][e[3]]) for b in order]
 
 
 def _bins(out: dict[str, Any], i: int, name: str, heights: list[Any], middles: list[Any]) -> None:
