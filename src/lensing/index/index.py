@@ -103,6 +103,11 @@ class Index:
         return int(self.facts.dictionary["d_sae"])
 
     @property
+    def imported(self) -> bool:
+        """Whether it was made of another tool's dashboards, whose groups are bins and which lack some numbers."""
+        return self.facts.chunk_rows == 0
+
+    @property
     def rows(self) -> int:
         """How many tokens count."""
         return int(self.facts.text["rows"])

@@ -49,7 +49,7 @@ async def latent(served: Served, number: int, dictionary: Key = None) -> Respons
         "near_labels": {i: label.text for i, label in names.items()},
         "known": found.known.get("latents", {}).get(str(number)),
         "max_on_corpus": float(statistics.max_activation[number]) if statistics else None,
-        "text": index.facts.text, "shown": {"top": index.facts.top, "each": index.facts.each},
+        "text": index.facts.text, "imported": index.imported, "shown": {"top": index.facts.top, "each": index.facts.each},
     })  # fmt: skip
 
 

@@ -70,7 +70,7 @@ export interface LatentPage {
   d_sae: number; dictionary: string; site: string; labels: Label[]; note: string; tags: string[];
   near_labels: Record<string, string>;
   known: { concept: string; f1: number; auroc: number; average_precision: number; n: number } | null;
-  max_on_corpus: number | null; text: { name: string; rows: number };
+  max_on_corpus: number | null; text: { name: string; rows: number }; imported: boolean;
 }
 export interface IndexFacts {
   name: string; indexed: boolean; tokens: number; latents: number; dead: number; rare: number; l0: number; text: string;

@@ -62,7 +62,7 @@ function Body({ data, d, again }: { data: Data; d: string | null; again: () => v
       <div className="side">
         <Labels data={data} d={d} again={again} />
         <Panel title="Fires on">
-          {latent.fires_on.length === 0 && <p className="dim">It never fires on this text.</p>}
+          {latent.fires_on.length === 0 && <p className="dim">{latent.count ? "The dashboards that this was made of do not say." : "It never fires on this text."}</p>}
           <table className="data small">
             <thead><tr><th scope="col">word</th><th scope="col" className="num">places</th><th scope="col" className="num" title="of the word's places, the share on which it fires">precision</th><th scope="col" className="num" title="of its firing, the share that is on this word">recall</th></tr></thead>
             <tbody>{latent.fires_on.map(([w, n, p, r], i) => <tr key={i}><th scope="row">{word(w)}</th><td className="num">{n}</td><td className="num">{percent(p, 0)}</td><td className="num">{percent(r, 0)}</td></tr>)}</tbody>
@@ -96,7 +96,7 @@ function Body({ data, d, again }: { data: Data; d: string | null; again: () => v
           </div>
         )}
         <Panel title="Test it on a text"><TestBox latent={latent.latent} d={d} max={latent.max} /></Panel>
-        <Panel title="Max-activating examples, and a few of each quantile"><Groups groups={latent.groups} max={latent.max} /></Panel>
+        <Panel title={`Max-activating examples, and a few of each ${data.imported ? "bin" : "quantile"}`}><Groups groups={latent.groups} max={latent.max} bins={data.imported} /></Panel>
         <Panel title="Steer">
           <Field label="After this text" grow><input value={prompt} onChange={(e) => setPrompt(e.target.value)} /></Field>
           {data.max_on_corpus ? <StrengthSlider prompt={prompt} latent={latent.latent} d={d} strength={strength} onStrength={setStrength} cost={false} /> : <p className="dim">It was silent on the dictionary's corpus, so that its strength has no unit.</p>}

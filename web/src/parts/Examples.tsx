@@ -1,5 +1,5 @@
 import { useState } from "react";
-import type { Example, Group } from "../api/types";
+import type { Group } from "../api/types";
 import { percent, short, visible } from "../format";
 import { Choice } from "./common";
 import { Tokens } from "./Tokens";
@@ -29,7 +29,7 @@ export function Contexts({ some, max, width = "24", tint = "warm" as const }: { 
   );
 }
 
-export function Groups({ groups, max, few }: { groups: Group[]; max: number; few?: number }) {
+export function Groups({ groups, max, bins }: { groups: Group[]; max: number; bins?: boolean }) {
   const [width, setWidth] = useState<Width>("24");
   return (
     <>
@@ -37,12 +37,12 @@ export function Groups({ groups, max, few }: { groups: Group[]; max: number; few
       {groups.map((g, i) => (
         <section key={i} className="group">
           <h3>
-            {i === 0 ? "Strongest contexts" : `Quantile ${i} of ${groups.length - 1} of the rest`}{" "}
+            {i === 0 ? "Strongest contexts" : bins ? `Bin ${i} of ${groups.length - 1}` : `Quantile ${i} of ${groups.length - 1} of the rest`}{" "}
             <small>
-              peaks {short(g.low)} to {short(g.high)} · {g.n.toLocaleString("en")} distinct contexts · {percent(g.mass)} of all activation
+              peaks {short(g.low)} to {short(g.high)} · {bins ? `contains ${percent(g.mass)}` : `${g.n.toLocaleString("en")} distinct contexts · ${percent(g.mass)} of all activation`}
             </small>
           </h3>
-          <Contexts some={few ? g.examples.slice(0, few) : (g.examples as Example[])} max={max} width={width} />
+          <Contexts some={g.examples} max={max} width={width} />
         </section>
       ))}
     </>
