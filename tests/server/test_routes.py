@@ -116,6 +116,17 @@ def test_compare_knows_itself_and_other_sites(ask):
     assert not ask("/api/compare", latents="5,5", other="almanac/resid_post.2/w1024")["same_site"]
 
 
+def test_twins_are_the_nearest_of_other_seeds(ask, house):
+    name = "almanac/resid_post.2/w1024"
+    found = ask("/api/latent/5/twins", dictionary=name)["twins"]
+    assert {t["dictionary"] for t in found} >= {f"{name}/seed1", f"{name}/seed2"}
+    one = house.specimen(name).dictionary.W_dec[5]
+    for twin in found:
+        rows = house.specimen(twin["dictionary"]).dictionary.W_dec
+        cosine = torch.cosine_similarity(rows.float(), one.float()[None], dim=1)
+        assert (twin["latent"], twin["cosine"]) == (int(cosine.argmax()), pytest.approx(float(cosine.max()), abs=1e-5))
+
+
 def test_slide_agrees_with_an_edited_run(ask, house):
     found = ask("/api/slide", {"prompt": PROMPT, "latent": 192, "strengths": [0, 2]})
     sae = house.specimen().dictionary

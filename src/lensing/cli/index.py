@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensing.cli.options import absolute
-from lensing.cli.show import show
+from lensing.cli.show import is_main, show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,8 +92,9 @@ def index(
 
         draw_summary(result.to_json(), console)
 
-    result = summary(found)
-    show(result, draw, as_json=json)
+    if is_main():
+        result = summary(found)
+        show(result, draw, as_json=json)
 
 
 def latent(folder: Path, number: int, /, *, contexts: int = 8, json: bool = False) -> None:

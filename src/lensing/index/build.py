@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lensing.config import write_run
+from lensing.data.claims import Claims
 from lensing.data.forward import activations
 from lensing.data.identity import dictionary_digest, tokenizer_digest, weights_digest
 from lensing.data.pieces import Pieces, read_pieces
@@ -21,6 +23,7 @@ from lensing.data.text import Text as Source
 from lensing.dictionary.base import Dictionary
 from lensing.dictionary.codes import Codes
 from lensing.dictionary.load import check_fits
+from lensing.dist import join_world
 from lensing.errors import DictionaryError, Interrupted, UsageError
 from lensing.files import check_writable, sweep, write_json
 from lensing.index.chunks import Chunk, Chunks
@@ -68,7 +71,7 @@ def build_index(
     own). BOS does not count. Examples are the `top` strongest distinct contexts and `each` of every one of `quantiles`
     parts of the rest, shown with `before` and `after` tokens; `neighbours` and `words` are how many of each are kept.
     The pass is written in chunks of about `chunk_rows` tokens: run the same command again to continue one that was
-    stopped.
+    stopped. Under torchrun the processes share the pass, and those that live make what a killed one left.
 
     Raises: UsageError: another index in the folder, or no token. DictionaryError: a dictionary that does not fit.
     """
@@ -96,16 +99,30 @@ def build_index(
         context=context, chunk_rows=chunk_rows, top=top, quantiles=quantiles, each=each, before=before, after=after,
         neighbours=neighbours, words=words, seed=seed,
     )  # fmt: skip
-    out = Path(out)
+    out, everyone = Path(out), join_world().everyone
+    if everyone.share(lambda: _prepare(out, facts)):
+        return open_index(out)
+    quiet = quiet or everyone.rank > 0
+    work = _Pass(model, dictionary, pieces, out, facts, batch_tokens)
+    if everyone.size == 1:
+        work.alone(quiet)
+        _finish(model, dictionary, pieces, work.chunks, out, facts, quiet)
+        shutil.rmtree(out / CHUNKS, ignore_errors=True)
+    else:
+        work.together(quiet, lambda: _finish(model, dictionary, pieces, work.chunks, out, facts, quiet))
+    return open_index(out)
+
+
+def _prepare(out: Path, facts: Facts) -> bool:
+    """Begin the folder, or go on with it; whether the index is finished."""
     check_writable(out)
     if _begun(out, facts):
-        return open_index(out)
+        return True
     sweep(out)
     write_facts(out, facts, PLAN)
-    chunks = _pass(model, dictionary, pieces, out, facts, batch_tokens, quiet)
-    _finish(model, dictionary, pieces, chunks, out, facts, quiet)
-    shutil.rmtree(out / CHUNKS, ignore_errors=True)
-    return open_index(out)
+    (out / CHUNKS).mkdir(exist_ok=True)
+    sweep(out / CHUNKS)
+    return False
 
 
 def _begun(out: Path, facts: Facts) -> bool:
@@ -129,30 +146,60 @@ def _short(old: Any, new: Any) -> str:
     return ", ".join(f"{key} {old.get(key)}, now {new[key]}" for key in new if old.get(key) != new[key])
 
 
-def _pass(
-    model: Model, dictionary: Dictionary, pieces: Pieces, out: Path, facts: Facts, batch_tokens: int, quiet: bool
-) -> Chunks:
-    """Run the model over the text and keep what fires, a chunk at a time; chunks that are there are kept."""
-    folder = out / CHUNKS
-    folder.mkdir(exist_ok=True)
-    sweep(folder)
-    ends = np.cumsum(pieces.rows)
-    number = (ends - pieces.rows) // facts.chunk_rows  # of the chunk that each piece stands in
-    members = [np.flatnonzero(number == n) for n in np.unique(number)]
-    paths = [folder / f"{i:05d}.safetensors" for i in range(len(members))]
-    first = np.concatenate([[0], np.cumsum([pieces.rows[m].sum() for m in members])]).astype(np.int64)
-    with Meter("reading the text", total=int(ends[-1]), unit="tokens", quiet=quiet) as meter:
-        meter.resume(sum(int(first[i + 1] - first[i]) for i, path in enumerate(paths) if path.exists()))
-        for i, path in enumerate(paths):
-            if path.exists():
-                continue
-            try:
-                chunk = _chunk(model, dictionary, [pieces[int(m)] for m in members[i]], batch_tokens)
-            except KeyboardInterrupt as error:
-                raise Interrupted(f"Stopped; what was read is in {out}. Run the same command to continue.") from error
-            chunk.write(path)
-            meter.advance(chunk.rows)
-    return Chunks(paths, first)
+class _Pass:
+    """The model's reading of the text, kept a chunk at a time; chunks that are there are kept."""
+
+    def __init__(
+        self, model: Model, dictionary: Dictionary, pieces: Pieces, out: Path, facts: Facts, batch_tokens: int
+    ) -> None:  # fmt: skip
+        ends = np.cumsum(pieces.rows)
+        number = (ends - pieces.rows) // facts.chunk_rows  # of the chunk that each piece stands in
+        self.members = [np.flatnonzero(number == n) for n in np.unique(number)]
+        paths = [out / CHUNKS / f"{i:05d}.safetensors" for i in range(len(self.members))]
+        self.rows = [int(pieces.rows[m].sum()) for m in self.members]
+        self.chunks = Chunks(paths, np.concatenate([[0], np.cumsum(self.rows)]).astype(np.int64))
+        self.missing = [i for i, path in enumerate(paths) if not path.exists()]
+        self.out, self._made_of = out, (model, dictionary, pieces, batch_tokens)
+
+    def make(self, i: int, meter: Meter) -> None:
+        """Read one chunk's text and write what fires."""
+        model, dictionary, pieces, batch_tokens = self._made_of
+        _chunk(model, dictionary, [pieces[int(m)] for m in self.members[i]], batch_tokens).write(self.chunks.paths[i])
+        meter.advance(self.rows[i])
+
+    def alone(self, quiet: bool) -> None:
+        """Make all that is missing."""
+        with Meter("reading the text", total=sum(self.rows), unit="tokens", quiet=quiet) as meter, _stopped(self.out):
+            meter.resume(sum(self.rows) - sum(self.rows[i] for i in self.missing))
+            for i in self.missing:
+                self.make(i, meter)
+
+    def together(self, quiet: bool, finish: Callable[[], None]) -> None:
+        """Make what is missing with other processes; one of those that live at the end finishes.
+
+        Nobody waits for a certain process: what a killed one claimed, another makes.
+        """
+        end = len(self.rows)  # the number under which finishing is claimed
+        meter = Meter("reading the text (this process)", total=None, unit="tokens", quiet=quiet)
+        with Claims(self.out / CHUNKS) as claims, meter, _stopped(self.out):
+            for number in claims.take(self.missing):
+                if number is not None:
+                    self.make(number, meter)
+                    claims.made(number, {})
+            for turn in claims.take([end]):
+                if turn is not None:
+                    finish()
+                    claims.made(end, {})
+        if claims.clear():
+            shutil.rmtree(self.out / CHUNKS, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _stopped(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"Stopped; what was read is in {out}. Run the same command to continue.") from error
 
 
 @torch.no_grad()

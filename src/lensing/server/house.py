@@ -106,6 +106,17 @@ class House:
         self._fill(found)
         return found
 
+    def siblings(self, specimen: Specimen) -> list[str]:
+        """Names of other seeds of a dictionary, and of dictionaries of its site and width that are served beside it."""
+        base = specimen.name.partition("/seed")[0]
+        seeds = [n for n in self.names if n != specimen.name and n.partition("/seed")[0] == base]
+        d = specimen.dictionary
+        beside = [
+            n for n, other in self.specimens.items()
+            if other is not specimen and str(other.dictionary.site) == str(d.site) and other.dictionary.d_sae == d.d_sae
+        ]  # fmt: skip
+        return list(dict.fromkeys([*seeds, *beside]))
+
     def indexed(self, name: str | None = None) -> tuple[Specimen, Index]:
         """Return a dictionary and its index; UsageError where none was built yet."""
         found = self.specimen(name)

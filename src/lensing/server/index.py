@@ -49,8 +49,22 @@ async def latent(served: Served, number: int, dictionary: Key = None) -> Respons
         "near_labels": {i: label.text for i, label in names.items()},
         "known": found.known.get("latents", {}).get(str(number)),
         "max_on_corpus": float(statistics.max_activation[number]) if statistics else None,
-        "text": index.facts.text, "imported": index.imported, "shown": {"top": index.facts.top, "each": index.facts.each},
+        "text": index.facts.text, "imported": index.imported,
+        "shown": {"top": index.facts.top, "each": index.facts.each},
     })  # fmt: skip
+
+
+@router.get("/latent/{number}/twins")
+def twins(served: Served, number: int, dictionary: Key = None) -> Response:
+    """The latent of every other seed whose decoder direction is nearest: what another training found of it."""
+    found = served.specimen(dictionary)
+    rows = []
+    for name in served.siblings(found):
+        other = served.specimen(name)
+        best, cosine = compare(found.dictionary, number, other.dictionary, 0).nearest[0]
+        label = served.notes.best(other.subject, [best]).get(best)
+        rows.append({"dictionary": name, "latent": best, "cosine": cosine, "label": label and label.text})
+    return answer({"twins": rows})
 
 
 class Wanted(Body):

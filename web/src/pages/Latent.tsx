@@ -74,6 +74,7 @@ function Body({ data, d, again }: { data: Data; d: string | null; again: () => v
             <ul className="plain">{some.slice(0, 8).map(([i, v]) => <li key={i}><span className="num">{v.toFixed(2)}</span> <LatentLink id={i} d={d} label={data.near_labels[i]} /></li>)}</ul>
           </details>
         ))}
+        <Twins number={latent.latent} d={d} />
         <Notes data={data} d={d} again={again} />
       </div>
       <div className="main-side">
@@ -104,6 +105,24 @@ function Body({ data, d, again }: { data: Data; d: string | null; again: () => v
         </Panel>
       </div>
     </div>
+  );
+}
+
+interface Twin { dictionary: string; latent: number; cosine: number; label: string | null }
+
+function Twins({ number, d }: { number: number; d: string | null }) {
+  const asked = useAsk<{ twins: Twin[] }>(`${number} ${d}`, (signal) => get(`/latent/${number}/twins`, { dictionary: d }, signal));
+  if (!asked.data?.twins.length) return null;
+  return (
+    <details className="panel" open>
+      <summary>in other seeds (decoder cosine)</summary>
+      <ul className="plain">
+        {asked.data.twins.map((t) => (
+          <li key={t.dictionary}><span className="num">{t.cosine.toFixed(2)}</span> <LatentLink id={t.latent} d={t.dictionary} label={t.label} /> <Link to={`/compare?a=${number}&b=${t.latent}&d=${encodeURIComponent(d ?? "")}&other=${encodeURIComponent(t.dictionary)}`}>beside</Link></li>
+        ))}
+      </ul>
+      <p className="dim small">Near 1: the other training found it too. Low: it may be an accident of this one.</p>
+    </details>
   );
 }
 
