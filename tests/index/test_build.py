@@ -15,7 +15,10 @@ from lensing.dictionary.configs import ReLU, TopK
 from lensing.errors import DictionaryError, UsageError
 from lensing.index import build
 from lensing.index.examples import SAME
+from lensing.index.explain import explain
 from lensing.index.layout import CHUNKS, NAME, PLAN
+from lensing.index.report import summary
+from lensing.index.table import page
 
 TOP, QUANTILES, EACH, K, BEFORE, AFTER = 3, 4, 2, 5, 6, 3
 SETTINGS = {
@@ -286,3 +289,31 @@ def test_a_transcoder_is_indexed_by_what_it_reads(model, documents, tmp_path):
     error = (y - sae.reconstruct(x)).norm(dim=1)
     np.testing.assert_allclose(index.array("row_error")[: len(x)], error.numpy(), rtol=1e-4)
     np.testing.assert_allclose(index.array("row_norm")[: len(x)], y.norm(dim=1).numpy(), rtol=1e-4)
+
+
+def test_the_darkest_tokens_are_those_of_each_piece(built, dense, model, documents):
+    _, tokens, piece, errors = dense
+    norms = built.array("row_norm")
+    share = (errors / norms) ** 2
+    want = sorted(((share[piece == p].max(), p) for p in np.unique(piece)), key=lambda x: -x[0])
+    found = built.darkest(5)
+    assert [e.value for e in found] == pytest.approx([v for v, _ in want[:5]], rel=1e-5)
+    for e in found:
+        assert e.ids[e.peak] == tokens[e.row]
+        assert e.values[e.peak] == e.value == max(e.values)
+
+
+def test_a_dictionary_whose_latents_are_all_dead(model, documents, tmp_path):
+    sae = new_dictionary(ReLU(width=20, l0=5.0), model.d_model, seed=2)
+    sae.site, sae.model_name, sae.id = "resid_post.1", model.name, "tiny/dead"
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e9)
+    index = ln.build_index(model, sae.requires_grad_(False), documents, out=tmp_path / "i", **SETTINGS)
+    found = summary(index)
+    assert (found.dead, found.l0, found.densities) == (20, 0.0, ())
+    assert set(explain(index)) == {"never fires on this text"}
+    assert page(index, sort="-max").total == 20
+    one = index.latent(3)
+    assert (one.count, one.groups, one.fires_on) == (0, (), ())
+    assert all(near == () for near in one.near.values())
+    assert "never fires" in one._repr_html_()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -153,6 +155,38 @@ def test_steer_streams_both_sides(client, house):
         want = house.model.generate(PROMPT, max_new_tokens=8).text[0]
     assert "".join(e.get("steered", "") for e in events) == want
     assert events[-1]["done"]
+
+
+def test_who_goes_away_stops_the_writing(house, monkeypatch):
+    """A closed connection ends the generation at its next word, and leaves the model free."""
+    import httpx
+
+    from lensing.server import embed
+
+    monkeypatch.setattr(embed, "open_house", lambda folders: house)
+    real, steps = house.model.generate, []
+
+    def slow(*arguments, each, **options):
+        def counted(ids):
+            steps.append(1)
+            time.sleep(0.02)
+            return each(ids)
+
+        return real(*arguments, each=counted, **options)
+
+    monkeypatch.setattr(house.model, "generate", slow)
+    page = embed.serve()
+    try:
+        asked = {"prompt": PROMPT, "latents": [{"latent": 192}], "new_tokens": 200}
+        with httpx.stream("POST", page.address + "api/steer", json=asked) as answer:
+            assert next(answer.iter_lines()).startswith("data: ")
+        until = time.monotonic() + 20
+        while any(t.name == "steer" for t in threading.enumerate()) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert 0 < len(steps) < 200, "nobody listened, and it was written to the end"
+        assert not house.model.edited
+    finally:
+        page.stop()
 
 
 def test_a_latent_that_is_not_there_ends_the_stream_with_a_sentence(client):

@@ -126,6 +126,8 @@ def test_the_table_sorts_filters_and_scrolls(visit):
     assert page.locator(".virtual tbody tr").count() < 100, "the table is not virtual"
     page.get_by_text("map", exact=True).click()
     page.locator(".scatter canvas").wait_for()
+    page.get_by_text("what is missed", exact=True).click()
+    page.locator(".contexts li").first.wait_for()
 
 
 def test_search_by_label_word_text_and_example(visit):

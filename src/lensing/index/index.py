@@ -134,6 +134,39 @@ class Index:
         """Token ids as strings to show."""
         return tuple(map(str if self.strings is None else self.strings.__getitem__, ids.tolist()))
 
+    def darkest(self, n: int = 50) -> tuple[Example, ...]:
+        """Return the contexts whose token is missed most: by |x - x_hat|^2 / |x|^2, one a piece, largest first.
+
+        The values of a context are those shares of its tokens. UsageError where an imported index does not hold them.
+        """
+        share = np.square(self.array("row_error"), dtype=np.float64)
+        share /= np.maximum(np.square(self.array("row_norm"), dtype=np.float64), 1e-30)
+        if not len(share) or np.isnan(share).all():
+            raise UsageError(f"{self!r} does not say what is missed of each token. Build an index with lensing index.")
+        starts = self.array("starts")
+        filled = np.flatnonzero(np.diff(starts) > 0)
+        # the darkest token of every piece; the first of equal ones
+        best = np.maximum.reduceat(share, starts[filled])
+        order = filled[np.argsort(-best, kind="stable")[:n]]
+        return tuple(self._dark(share, int(starts[p]) + int(share[starts[p] : starts[p + 1]].argmax())) for p in order)
+
+    def _dark(self, share: np.ndarray, row: int) -> Example:
+        piece, first, last = self._window(row)
+        ids, values = self.array("tokens")[first:last], share[first:last]
+        return Example(
+            row=row, piece=piece, document=int(self.array("document")[piece]), value=float(share[row]),
+            peak=row - first, tokens=self.words(ids), ids=tuple(ids.tolist()), values=tuple(values.tolist()),
+        )  # fmt: skip
+
+    def _window(self, row: int) -> tuple[int, int, int]:
+        """The piece that a row stands in, and the first and last (exclusive) row shown around it."""
+        starts = self.array("starts")
+        piece = int(np.searchsorted(starts, row, side="right")) - 1
+        return (
+            piece, max(row - self.facts.before, int(starts[piece])),
+            min(row + self.facts.after + 1, int(starts[piece + 1])),
+        )  # fmt: skip
+
     def latent(self, i: int) -> Latent:
         """Return everything about one latent; UsageError for one that is not there."""
         if not 0 <= i < self.d_sae:
@@ -172,10 +205,7 @@ class Index:
 
     def _example(self, e: int) -> Example:
         row = int(self.array("example_row")[e])
-        starts = self.array("starts")
-        piece = int(np.searchsorted(starts, row, side="right")) - 1
-        first = max(row - self.facts.before, int(starts[piece]))
-        last = min(row + self.facts.after + 1, int(starts[piece + 1]))
+        piece, first, last = self._window(row)
         values = np.zeros(last - first, dtype=np.float32)
         a, b = self.array("active_ptr")[e : e + 2].tolist()
         values[row - first + self.array("active_offset")[a:b]] = self.array("active_value")[a:b]

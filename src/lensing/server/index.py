@@ -54,6 +54,13 @@ async def latent(served: Served, number: int, dictionary: Key = None) -> Respons
     })  # fmt: skip
 
 
+@router.get("/dark")
+def dark(served: Served, dictionary: Key = None) -> Response:
+    """The contexts of the text whose token the dictionary misses most."""
+    _, index = served.indexed(dictionary)
+    return answer({"contexts": index.darkest(), "text": index.facts.text})
+
+
 @router.get("/latent/{number}/twins")
 def twins(served: Served, number: int, dictionary: Key = None) -> Response:
     """The latent of every other seed whose decoder direction is nearest: what another training found of it."""

@@ -1,12 +1,13 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useCallback, useEffect, useRef, useState } from "react";
 import { get, post } from "../api/client";
-import type { IndexFacts, Page, Places } from "../api/types";
+import type { Context, IndexFacts, Page, Places } from "../api/types";
 import { useAsk } from "../ask";
 import { Scatter } from "../charts/charts";
 import { percent, short } from "../format";
 import { useDictionary } from "../house";
 import { Indexed } from "../parts/BuildIndex";
+import { Contexts } from "../parts/Examples";
 import { Choice, Field, Link, Panel, Show, Stat } from "../parts/common";
 import { go, latentHref, useParam } from "../route";
 
@@ -30,12 +31,21 @@ export function BrowsePage() {
                 <Stat name="active a token">{f.l0.toFixed(1)}</Stat>
                 <Stat name="text">{f.tokens.toLocaleString("en")} tokens of {f.text}</Stat>
               </dl>
-              <Choice name="View" value={view as "table" | "map"} options={{ table: "table", map: "map" }} onChange={setView} />
-              {view === "map" ? <MapView d={d!} facts={f} /> : <TableView d={d!} facts={f} />}
+              <Choice name="View" value={view as "table" | "map" | "dark"} options={{ table: "table", map: "map", dark: "what is missed" }} onChange={setView} />
+              {view === "map" ? <MapView d={d!} facts={f} /> : view === "dark" ? <DarkView d={d!} /> : <TableView d={d!} facts={f} />}
             </>
           )}
       </Indexed>
     </>
+  );
+}
+
+function DarkView({ d }: { d: string }) {
+  const asked = useAsk<{ contexts: Context[] }>(`dark ${d}`, (signal) => get("/dark", { dictionary: d }, signal));
+  return (
+    <Panel title="The darkest tokens" about="One of each piece of the text: where the dictionary misses the largest share of the vector, |x − x̂|² / |x|². A share above 1 means that its output is farther away than nothing. It does not say which concepts are missing there.">
+      <Show asked={asked} wait="Looking through the text">{(a) => <Contexts some={a.contexts} max={1} tint="dark" />}</Show>
+    </Panel>
   );
 }
 

@@ -13,7 +13,7 @@ function cut(example: { tokens: string[]; values: number[]; peak: number }, widt
   return { tokens: example.tokens.slice(first, last), values: example.values.slice(first, last), peak: example.peak - first };
 }
 
-export function Contexts({ some, max, width = "24", tint = "warm" as const }: { some: { tokens: string[]; values: number[]; peak: number; value: number }[]; max: number; width?: Width; tint?: "warm" | "cold" | "both" }) {
+export function Contexts({ some, max, width = "24", tint = "warm" as const }: { some: { tokens: string[]; values: number[]; peak: number; value: number }[]; max: number; width?: Width; tint?: "warm" | "cold" | "both" | "dark" }) {
   return (
     <ol className="contexts">
       {some.map((e, i) => {
