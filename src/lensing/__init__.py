@@ -66,6 +66,7 @@ _CONTENTS = {
     "head_scores": "lensing.causal.heads",
     "build_index": "lensing.index.build",
     "open_index": "lensing.index.index",
+    "audit": "lensing.ledger.audit",
     "infer": "lensing.index.inference",
     "serve": "lensing.server.embed",
     "walk": "lensing.walkthrough",

@@ -44,6 +44,7 @@ COMMANDS = {
     "evaluate": ("lensing.cli.evaluate:evaluate", "Measure how much a dictionary rebuilds, and what its splice costs."),
     "index": ("lensing.cli.index:index", "Find what every latent of a dictionary does on a text."),
     "latent": ("lensing.cli.index:latent", "Show one latent of an index."),
+    "ledger": ("lensing.cli.ledger:ledger", "Account for what a dictionary explains and what it leaves dark."),
     "label": ("lensing.cli.label:label", "Ask a language model what latents stand for, and score its answers."),
     "export": ("lensing.cli.exchange:export", "Write an index for Neuronpedia, as Parquet, or as plain pages."),
     "import": ("lensing.cli.exchange:take_in", "Make an index of another tool's dashboards."),
