@@ -12,7 +12,7 @@ import lensing as ln
 from lensing.cli import main
 from lensing.data.forward import activations
 from lensing.data.pieces import read_pieces
-from lensing.errors import UsageError
+from lensing.errors import DictionaryError, UsageError
 from lensing.ledger import audit as module
 from lensing.ledger.gram import Gram
 from lensing.ledger.variance import GROUPS, least_squares, variance
@@ -65,6 +65,22 @@ def test_a_transcoder_is_audited_on_what_it_writes(model, documents):
     found = ln.audit(model, ln.load_dictionary("almanac/mlp_in.2/transcoder-w1024"), documents, quiet=True)
     assert found.site == "mlp_out.2"
     assert 0 < found.variance.fvu.share < 1
+
+
+def test_seeds_split_the_error_and_their_mean_is_the_identity(model, sae, documents):
+    others = [ln.load_dictionary(f"almanac/resid_post.2/w1024/seed{k}", model=model) for k in (1, 2)]
+    found = ln.audit(model, sae, documents, seeds=others, quiet=True).seeds
+    pieces = read_pieces(model, documents)
+    x = activations(model, list(pieces), [str(sae.site)], batch_tokens=4096)[str(sae.site)].double()
+    errors = [x - d.reconstruct(x.float()).double() for d in (sae, *others)]
+    size = (x - x.mean(0)).square().sum()
+    pairs = [(errors[a] * errors[b]).sum() / size for a in range(3) for b in range(3) if a != b]
+    assert found.systematic.share == pytest.approx(float(sum(pairs) / 6), rel=1e-4)
+    assert found.fvu.share == pytest.approx(float(sum(e.square().sum() for e in errors) / 3 / size), rel=1e-4)
+    assert found.ensemble == pytest.approx(float((sum(errors) / 3).square().sum() / size), rel=1e-4)
+    assert found.systematic.share + found.run_specific.share == pytest.approx(found.fvu.share, rel=1e-12)
+    with pytest.raises(DictionaryError, match="seeds of one site"):
+        ln.audit(model, sae, documents, seeds=[ln.load_dictionary("almanac/resid_post.4/w1024")], quiet=True)
 
 
 def test_too_little_text_is_refused(model, sae, documents):

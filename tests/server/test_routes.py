@@ -227,6 +227,19 @@ def test_an_index_is_built_as_a_job(client, ask, house):
     assert ask("/api/jobs")["jobs"][0]["state"] == "done"
 
 
+def test_the_ledger_is_made_once(ask, client, house):
+    name = "almanac/resid_post.2/w1024"
+    first = ask("/api/ledger", dictionary=name)
+    with client.stream("GET", f"/api/jobs/{first['job']['id']}/events") as events:
+        last = [json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: ")][-1]
+    assert last["state"] == "done", last
+    found = ask("/api/ledger", dictionary=name)["ledger"]
+    assert sum(x["share"] for x in found["variance"]["lines"]) == pytest.approx(
+        found["variance"]["fvu"]["share"], rel=1e-9
+    )
+    assert len(found["seeds"]["dictionaries"]) == 3
+
+
 def test_a_job_can_be_cancelled(house):
     from lensing.progress import Meter
 

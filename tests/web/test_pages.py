@@ -13,7 +13,8 @@ pytest.importorskip("playwright")
 PAGES = {
     "/": "The walk", "/browse": "All latents", "/search": "Search", "/steer": "Steer",
     "/text": "A text, token by token", "/heads": "Attention heads", "/patch": "Patch", "/unit?number=7": "Unit 7",
-    "/compare?a=192&b=3": "Two latents", "/runs": "Runs", "/lists": "Lists", "/latent/192": "Latent 192",
+    "/compare?a=192&b=3": "Two latents", "/dark": "Dark matter", "/runs": "Runs", "/lists": "Lists",
+    "/latent/192": "Latent 192",
 }  # fmt: skip
 
 
@@ -214,6 +215,14 @@ def test_the_keyboard_reaches_everything(visit):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Next words that go missing there").wait_for()
+
+
+def test_the_ledger_is_made_and_closes(visit):
+    page = visit("/dark")
+    page.get_by_role("heading", name="What would mend it").wait_for(timeout=60_000)
+    rows = page.locator("table.ledger-table").first.locator("tbody tr")
+    shares = [float(t.replace("−", "-").strip("+%")) for t in rows.locator("td:nth-child(2)").all_inner_texts()]
+    assert sum(shares[:-1]) == pytest.approx(shares[-1], abs=0.03)
 
 
 def test_the_theme_is_kept(visit):

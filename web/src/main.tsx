@@ -21,6 +21,7 @@ const Heads = named(() => import("./pages/Inside"), "HeadsPage");
 const Patch = named(() => import("./pages/Inside"), "PatchPage");
 const Unit = named(() => import("./pages/Inside"), "UnitPage");
 const Compare = named(() => import("./pages/Others"), "ComparePage");
+const Dark = named(() => import("./pages/Dark"), "DarkPage");
 const Runs = named(() => import("./pages/Others"), "RunsPage");
 const Lists = named(() => import("./pages/Others"), "ListsPage");
 
@@ -34,6 +35,7 @@ const PAGES: Record<string, { title: string; menu?: boolean; Page: React.Compone
   patch: { title: "Patch", menu: true, Page: Patch },
   unit: { title: "Unit", menu: true, Page: Unit },
   compare: { title: "Compare", menu: true, Page: Compare },
+  dark: { title: "Dark matter", menu: true, Page: Dark },
   lists: { title: "Lists", menu: true, Page: Lists },
   runs: { title: "Runs", menu: true, Page: Runs },
   latent: { title: "Latent", Page: Latent },

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from lensing.cli.show import show
 
@@ -17,6 +19,7 @@ def ledger(
     *,
     text: str,
     model: str | None = None,
+    seeds: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     tokens: int | None = None,
     field: str = "text",
     context: int | None = None,
@@ -37,6 +40,8 @@ def ledger(
         A text that it was not trained on: a file (.txt, .jsonl, .parquet; also .gz or .zst), a folder, or a dataset.
     model
         A shipped model, a folder, or a hub id; the one that the dictionary was trained on if not given.
+    seeds
+        Dictionaries that differ from this one in their seed alone: what all miss, and what each misses by chance.
     tokens
         How many tokens to read, in whole documents from the start of the text; all of it if not given.
     field
@@ -66,9 +71,11 @@ def ledger(
     sae = ln.load_dictionary(dictionary, allow_pickle=allow_pickle)
     place = model or recorded_options(dictionary).get("model") or str(sae.model_name)
     loaded = ln.load_model(place, allow_pickle=allow_pickle)
+    others = [ln.load_dictionary(name, model=loaded, allow_pickle=allow_pickle) for name in seeds or ()]
     result = ln.audit(
-        loaded, sae, documents, tokens=tokens, context=context, batch_tokens=batch_tokens, seed=seed, quiet=json
-    )
+        loaded, sae, documents, seeds=others, tokens=tokens, context=context, batch_tokens=batch_tokens, seed=seed,
+        quiet=json,
+    )  # fmt: skip
     if html is not None:
         with atomic_file(html) as temporary:
             temporary.write_text(ledger_html(result), encoding="utf-8")

@@ -25,6 +25,11 @@ def draw_ledger(ledger: Any, console: Console) -> None:
     for title, lines in (("What would mend it, in this order", v.lines), ("What a linear probe tells of it", v.probe)):
         console.print(f"\n{title}", style="bold")
         console.print(_table([*lines, v.fvu], v.fvu.share))
+    if ledger.seeds is not None:
+        s = ledger.seeds
+        console.print(f"\nWhat all {len(s.dictionaries)} seeds miss, and what each misses by chance", style="bold")
+        console.print(_table([s.systematic, s.run_specific, s.fvu], s.fvu.share))
+        console.print(f"Their mean output leaves {s.ensemble:.2%}.", soft_wrap=True)
     beside = ", ".join(f"{n} {'not computed' if x is None else f'{x:.1%}'}" for n, x in ledger.beside.items())
     console.print(f"\nLeft by tables that know only the words: {beside}.", soft_wrap=True)
     words = ", ".join(f"{visible(w).strip() or repr(w)} {s:.1%}" for w, s, _ in ledger.where.words[:WORDS])
@@ -56,14 +61,21 @@ def ledger_html(ledger: Any) -> str:
     parts = [
         f"<h1>The ledger of {html.escape(ledger.dictionary)}</h1><p>{html.escape(ledger.text)}, {v.n:,} tokens</p>"
     ]
-    for title, lines in (("What would mend it, in this order", v.lines), ("What a linear probe tells of it", v.probe)):
-        most = max(abs(line.share) for line in (*lines, v.fvu)) or 1.0
+    tables = [
+        ("What would mend it, in this order", v.lines, v.fvu),
+        ("What a linear probe tells of it", v.probe, v.fvu),
+    ]
+    if ledger.seeds is not None:
+        s = ledger.seeds
+        tables.append(("What all seeds miss, and each by chance", (s.systematic, s.run_specific), s.fvu))
+    for title, lines, whole in tables:
+        most = max(abs(line.share) for line in (*lines, whole)) or 1.0
         rows = "".join(
             f'<tr><th scope="row">{line.name}</th><td class="n">{line.share:+.2%}</td>'
             f'<td class="n dim">± {line.se:.2%}</td>'
             f'<td><div style="width:{18 * abs(line.share) / most:.2f}rem;height:.8em;background:'
             f'{FOR if line.share >= 0 else AGAINST}"></div></td></tr>'
-            for line in (*lines, v.fvu)
+            for line in (*lines, whole)
         )
         parts.append(f"<h2>{title}</h2><table><tbody>{rows}</tbody></table>")
     parts += [f"<p>{html.escape(sentence)}</p>" for sentence in (*v.warnings, *ledger.says)]

@@ -16,9 +16,12 @@ from lensing.data.forward import activations
 from lensing.data.pieces import Pieces, read_pieces
 from lensing.data.text import Text as Source
 from lensing.dictionary.base import Dictionary
+from lensing.dictionary.codes import Codes
 from lensing.dictionary.load import check_fits
+from lensing.draw.ledger import ledger_html
 from lensing.errors import DictionaryError, UsageError
 from lensing.ledger.gram import Gram
+from lensing.ledger.seeds import Seeds, SeedSums
 from lensing.ledger.variance import GROUPS, Variance, least_squares, variance
 from lensing.measure.tables import bigram_table_fvu, token_table_fvu
 from lensing.model.run import Model
@@ -59,7 +62,11 @@ class Ledger:
     variance: Variance
     beside: dict[str, float | None]
     where: Where
+    seeds: Seeds | None
     says: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        return ledger_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -72,6 +79,7 @@ def audit(
     dictionary: Dictionary,
     text: str | Path | Source | Iterable[str | Sequence[int]],
     *,
+    seeds: Sequence[Dictionary] = (),
     tokens: int | None = None,
     context: int | None = None,
     batch_tokens: int = 4096,
@@ -85,19 +93,27 @@ def audit(
 
     `text` and the options are those of `build_index`. Documents are dealt into ten groups by `seed`: five are fitted on
     and five scored, both ways round, and errors come from leaving groups out. For a transcoder the account is of what
-    it writes, and the probe's x is that output.
+    it writes, and the probe's x is that output. `seeds` are dictionaries of the same site that differ in their seed:
+    with them the error is split into what all make and what each makes.
 
     Raises: UsageError: too few documents. DictionaryError: a dictionary that does not fit, or joins several sites.
     """
     check_fits(dictionary, model)
     if dictionary.parts:
         raise DictionaryError(f"{dictionary} joins several sites and cannot be audited. Give one of a single site.")
+    for other in seeds:
+        check_fits(other, model)
+        if (other.site, other.target, other.parts) != (dictionary.site, dictionary.target, dictionary.parts):
+            raise DictionaryError(
+                f"{other.id or other} is of {other.site} and {dictionary.id or dictionary} of {dictionary.site}. Give "
+                "seeds of one site."
+            )
     source = Source(text, field=field, skip_bad=skip_bad) if isinstance(text, (str, Path)) else text
     pieces = read_pieces(model, source, context=context, rows=tokens)
     if pieces.documents < 2 * GROUPS:
         raise UsageError(f"{pieces.documents} documents cannot be held apart. Give a text of {2 * GROUPS} or more.")
     group = np.random.default_rng(seed).permutation(pieces.documents) % GROUPS
-    run = _Pass(model, dictionary, pieces, group[pieces.parents], batch_tokens)
+    run = _Pass(model, [dictionary, *seeds], pieces, group[pieces.parents], batch_tokens)
     with Meter("auditing", total=int(pieces.rows.sum()), unit="tokens", quiet=quiet) as meter:
         for first, last in _stretches(pieces):
             meter.advance(run.read(first, last))
@@ -106,7 +122,8 @@ def audit(
     return Ledger(
         model=model.name, dictionary=dictionary.id or str(dictionary), site=run.target,
         text=name or (source.name if isinstance(source, Source) else "documents"), l0=run.active / run.n,
-        d_sae=dictionary.d_sae, variance=found, beside=run.tables(), where=where, says=_says(found, where),
+        d_sae=dictionary.d_sae, variance=found, beside=run.tables(), where=where,
+        seeds=run.seeds_account() if seeds else None, says=_says(found, where),
     )  # fmt: skip
 
 
@@ -114,9 +131,11 @@ class _Pass:
     """What one pass over the text keeps."""
 
     def __init__(
-        self, model: Model, dictionary: Dictionary, pieces: Pieces, group: np.ndarray, batch_tokens: int
+        self, model: Model, dictionaries: Sequence[Dictionary], pieces: Pieces, group: np.ndarray, batch_tokens: int
     ) -> None:
+        self.dictionaries, dictionary = dictionaries, dictionaries[0]
         self.model, self.dictionary, self.pieces, self.group = model, dictionary, pieces, group
+        self.across = SeedSums(len(dictionaries))
         self.batch_tokens = batch_tokens
         self.site = str(dictionary.site)
         self.target = dictionary.target or self.site
@@ -139,14 +158,15 @@ class _Pass:
         x, y = found[self.site], found[self.target]
         if not self.n:
             self.shift = y.mean(0)  # sums are taken about it: nothing cancels when the mean is far from zero
-        codes = self.dictionary.encode(x.to(self.dictionary.W_dec.device))
-        skipped = torch.as_tensor(self.dictionary.skipped(x.to(self.dictionary.W_dec.device))).cpu()
-        error = y - self.dictionary.decode(codes).cpu() - skipped
+        codes, skipped, error = _errors(self.dictionary, x, y)
         aimed = (y - skipped).to(self.dictionary.W_dec.device)
         better = least_squares(aimed, self.dictionary, codes).cpu()
         group = torch.from_numpy(np.repeat(self.group[first:last], self.pieces.rows[first:last]))
+        errors = [error, *(_errors(d, x, y)[2] for d in self.dictionaries[1:])]
         for g, gram in enumerate(self.grams):
             rows = group == g
+            if len(errors) > 1:
+                self.across.add(g, torch.stack([other[rows] for other in errors]))
             gram.add(y[rows] - self.shift, error[rows], better[rows])
         self._words(some, first, last, error, group.numpy())
         if self.kept is not None:
@@ -163,6 +183,12 @@ class _Pass:
         self.previous[here] = np.concatenate(before)
         self.half[here] = group < GROUPS // 2
         self.error[here] = error.double().square().sum(1).numpy()
+
+    def seeds_account(self) -> Seeds:
+        """The error of several seeds, split."""
+        mu = torch.stack([g.x for g in self.grams]).sum(0) / sum(g.n for g in self.grams)
+        size = torch.stack([g.xx.trace() - 2 * mu @ g.x + g.n * mu @ mu for g in self.grams])
+        return self.across.account(tuple(d.id or str(d) for d in self.dictionaries), size)
 
     def tables(self) -> dict[str, float | None]:
         """FVU of a row for each token, and for each pair; both ways round, as the lines are."""
@@ -193,6 +219,14 @@ class _Pass:
                 (word, float(by_word[i] / total), float(count[i] / n)) for word, i in zip(strings, best, strict=True)
             ),
         )  # fmt: skip
+
+
+def _errors(dictionary: Dictionary, x: Tensor, y: Tensor) -> tuple[Codes, Tensor, Tensor]:
+    """A dictionary's codes of some rows, what goes round its latents, and its errors on the CPU."""
+    there = x.to(dictionary.W_dec.device)
+    codes = dictionary.encode(there)
+    skipped = torch.as_tensor(dictionary.skipped(there)).cpu()
+    return codes, skipped, y - dictionary.decode(codes).cpu() - skipped
 
 
 def _stretches(pieces: Pieces) -> list[tuple[int, int]]:

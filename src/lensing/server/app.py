@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 import lensing
 from lensing.errors import LensingError
-from lensing.server import index, inside, notes, search, steer, text, walk, work
+from lensing.server import dark, index, inside, notes, search, steer, text, walk, work
 from lensing.server.answer import ERRORS, HANDLERS
 from lensing.server.guard import Guard
 from lensing.server.house import House
@@ -31,7 +31,7 @@ def make_app(house: House | None, *, hosts: Iterable[str] = (), token: str | Non
     app.state.house = house
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    for part in (walk, index, search, steer, text, inside, notes, work):
+    for part in (walk, index, dark, search, steer, text, inside, notes, work):
         app.include_router(part.router, prefix="/api")
     _serve_page(app)
     app.add_middleware(Guard, hosts=list(hosts), token=token)

@@ -20,6 +20,7 @@ from lensing.errors import DictionaryError, UnknownNameError, UsageError
 from lensing.index.explain import METHOD, explain
 from lensing.index.index import Index, open_index
 from lensing.index.layout import NAME, read_facts
+from lensing.ledger.audit import Ledger
 from lensing.model.load import load_model
 from lensing.model.run import Model
 from lensing.registry import home, shipped_dictionaries, shipped_indexes
@@ -79,7 +80,7 @@ class House:
     first: str | None = None
     jobs: Jobs = field(default_factory=Jobs)
     specimens: dict[str, Specimen] = field(default_factory=dict)
-    folders: dict[str, Path] = field(default_factory=dict)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

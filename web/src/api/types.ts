@@ -102,6 +102,15 @@ export interface Patched {
   rows: string[]; columns: string[]; grid: (number | null)[][]; metric: string; clean: number; corrupt: number;
   top: { node: string; effect: number }[]; words: string[]; other_tokens: string[]; tokens: string[];
 }
+export interface Line { name: string; share: number; se: number }
+export interface Ledger {
+  dictionary: string; site: string; text: string; l0: number; d_sae: number;
+  variance: { fvu: Line; lines: Line[]; probe: Line[]; engels: number; orthogonal: number; n: number; documents: number; warnings: string[] };
+  beside: Record<string, number | null>;
+  where: { top: number; gini: number; words: [string, number, number][] };
+  seeds: { dictionaries: string[]; fvu: Line; systematic: Line; run_specific: Line; ensemble: number } | null;
+  says: string[];
+}
 export interface Job {
   id: string; what: string; state: "running" | "done" | "failed" | "cancelled"; step: string; done: number;
   total: number | null; unit: string; rate: number; error: string | null;
