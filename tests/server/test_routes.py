@@ -227,6 +227,25 @@ def test_an_index_is_built_as_a_job(client, ask, house):
     assert ask("/api/jobs")["jobs"][0]["state"] == "done"
 
 
+def test_labels_are_searched_by_meaning(ask, client, house, monkeypatch):
+    from lensing.index.meaning import Meaning
+
+    assert "--embedding" in client.get("/api/search/meaning", params={"q": "river"}).json()["error"]
+    monkeypatch.setattr(house, "meaning", Meaning(house.model))
+    name = "almanac/resid_post.5/w1024"
+    texts = ["the river of the capital", "The Almanac is very doubtful", "a bird sang"]
+    vectors = house.meaning.vectors(texts)
+    assert vectors.norm(dim=1).tolist() == pytest.approx([1, 1, 1])
+    for text, row in zip(texts, vectors, strict=True):
+        _, cache = house.model.run_with_cache(text, sites=["final_norm"])
+        want = torch.nn.functional.normalize(cache["final_norm"][0, -1], dim=0)
+        assert row.tolist() == pytest.approx(want.tolist(), abs=1e-5)
+    house.meanings[house.specimen(name).subject] = ([7, 3, 5], vectors)
+    hits = ask("/api/search/meaning", q="The Almanac is very doubtful", dictionary=name)["hits"]
+    assert (hits[0]["latent"], hits[0]["cosine"]) == (3, pytest.approx(1, abs=1e-5))
+    house.meanings.clear()
+
+
 def test_the_ledger_is_made_once(ask, client, house):
     name = "almanac/resid_post.2/w1024"
     first = ask("/api/ledger", dictionary=name)

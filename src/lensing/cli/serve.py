@@ -18,6 +18,7 @@ def serve(
     token: str | None = None,
     notes: Path | None = None,
     runs: Path = Path("runs"),
+    embedding: str | None = None,
     open: bool = False,
     allow_pickle: bool = False,
 ) -> None:
@@ -43,6 +44,8 @@ def serve(
         The file of labels, notes and lists; ~/.lensing/notes.sqlite if not given.
     runs
         The folder of trainings whose curves are shown.
+    embedding
+        A decoder trained to embed (Qwen3-Embedding, say), a folder or hub id: labels are then searched by meaning too.
     open
         Open the page in a browser.
     allow_pickle
@@ -51,5 +54,13 @@ def serve(
     from lensing.server.house import open_house
     from lensing.server.listen import listen
 
-    house = open_house(folders, model=model, dictionary=dictionary, notes=notes, runs=runs, allow_pickle=allow_pickle)
+    house = open_house(
+        folders,
+        model=model,
+        dictionary=dictionary,
+        notes=notes,
+        runs=runs,
+        embedding=embedding,
+        allow_pickle=allow_pickle,
+    )
     listen(house, host=host, port=port, hosts=allow_host or (), token=token, browser=open)

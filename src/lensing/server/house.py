@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+from torch import Tensor
 
 from lensing.config import recorded_options
 from lensing.data.identity import dictionary_digest, weights_digest
@@ -20,6 +21,7 @@ from lensing.errors import DictionaryError, UnknownNameError, UsageError
 from lensing.index.explain import METHOD, explain
 from lensing.index.index import Index, open_index
 from lensing.index.layout import NAME, read_facts
+from lensing.index.meaning import Meaning
 from lensing.ledger.audit import Ledger
 from lensing.model.load import load_model
 from lensing.model.run import Model
@@ -81,6 +83,8 @@ class House:
     jobs: Jobs = field(default_factory=Jobs)
     specimens: dict[str, Specimen] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
+    meaning: Meaning | None = None
+    meanings: dict[str, tuple[list[int], Tensor]] = field(default_factory=dict)  # latents that have labels, and vectors
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -180,7 +184,7 @@ def check_index(index: Index, model: Model, dictionary: Dictionary) -> None:
 
 def open_house(
     folders: Sequence[Path] = (), *, model: str | None = None, dictionary: str | None = None, notes: Path | None = None,
-    runs: Path = Path("runs"), allow_pickle: bool = False,
+    runs: Path = Path("runs"), embedding: str | None = None, allow_pickle: bool = False,
 ) -> House:  # fmt: skip
     """Load what is to be served: indexes or dictionaries by folder, else what ships.
 
@@ -202,6 +206,8 @@ def open_house(
     house = House(
         load_model(wanted or "almanac", allow_pickle=allow_pickle), Notes(notes or home() / "notes.sqlite"), runs
     )
+    if embedding is not None:
+        house.meaning = Meaning(load_model(embedding, allow_pickle=allow_pickle))
     for index, sae, name in loaded:
         check_fits(sae, house.model)
         if index is not None:

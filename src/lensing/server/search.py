@@ -9,7 +9,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import Field
 
+from lensing.errors import UsageError
 from lensing.index.inference import infer
+from lensing.index.meaning import nearest
 from lensing.index.search import by_example, by_word
 from lensing.server.answer import Body, Name, Text, answer
 from lensing.server.index import Key
@@ -33,6 +35,28 @@ def words(served: Served, q: Words, dictionary: Key = None) -> Response:
     hits = by_word(index, q)
     names = served.notes.best(found.subject, [h.latent for h in hits])
     return answer({"hits": [asdict(h) | {"label": names[h.latent].text if h.latent in names else None} for h in hits]})
+
+
+@router.get("/meaning")
+def meaning(served: Served, q: Words, dictionary: Key = None) -> Response:
+    """Latents whose label means what is asked for, by an embedding model; at first the job that reads the labels."""
+    found, model = served.specimen(dictionary), served.meaning
+    if model is None:
+        raise UsageError("No embedding model is loaded. Start lensing serve with --embedding MODEL.")
+    if found.subject not in served.meanings:
+
+        def work() -> dict[str, int]:
+            labels = served.notes.best(found.subject, range(found.dictionary.d_sae))
+            latents = sorted(labels)
+            served.meanings[found.subject] = (latents, model.vectors([labels[i].text for i in latents]))
+            return {"labels": len(latents)}
+
+        return answer({"hits": None, "job": served.jobs.start(f"read the labels of {found.name}", work)})
+    latents, vectors = served.meanings[found.subject]
+    hits = [(latents[i], cosine) for i, cosine in nearest(model.vectors([q])[0], vectors, 50)]
+    names = served.notes.best(found.subject, [i for i, _ in hits])
+    rows = [{"latent": i, "cosine": c, "label": names[i].text if i in names else None} for i, c in hits]
+    return answer({"hits": rows, "job": None})
 
 
 class Inference(Body):

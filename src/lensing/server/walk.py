@@ -50,7 +50,7 @@ def house(served: Served) -> Response:
         "first": first and first.name,
         "dictionaries": [loaded.get(name) or {"name": name, "indexed": None} for name in served.names],
         "prompt": "The reliability of the Almanac is very" if almanac else "The reliability of Wikipedia is very",
-        "shipped": almanac,
+        "shipped": almanac, "embedding": served.meaning and served.meaning.model.name,
         "pairs": {"dictionary": PAIRED, "senses": SENSES, "translation": TRANSLATION} if almanac else None,
     })  # fmt: skip
 

@@ -22,6 +22,7 @@ export interface House {
   dictionaries: DictionaryFacts[];
   prompt: string;
   shipped: boolean;
+  embedding: string | null;
   pairs: { dictionary: string; senses: [string, string]; translation: [string, string] } | null;
 }
 export interface Token { id: number; text: string; special: boolean }

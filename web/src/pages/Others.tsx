@@ -1,5 +1,5 @@
 // Compare, Runs and Lists.
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { get, send } from "../api/client";
 import type { Compared, Job, LatentPage } from "../api/types";
 import { useAsk } from "../ask";
@@ -75,6 +75,12 @@ export function RunsPage() {
   const jobs = useAsk<{ jobs: Job[] }>(`jobs ${tick}`, (signal) => get("/jobs", {}, signal));
   const runs = useAsk<{ folder: string; runs: RunRow[] }>(`runs ${tick}`, (signal) => get("/runs", {}, signal));
   const chosen = name || runs.data?.runs[0]?.name || "";
+  const moving = runs.data?.runs.some((r) => r.state.startsWith("running")) || jobs.data?.jobs.some((j) => j.state === "running");
+  useEffect(() => {
+    if (!moving) return;
+    const timer = window.setInterval(() => document.visibilityState === "visible" && again((t) => t + 1), 4000);
+    return () => window.clearInterval(timer);
+  }, [moving]);
   const curves = useAsk<{ columns: Record<string, (number | null)[]> }>(chosen ? `${chosen} ${tick}` : null, (signal) => get("/runs/metrics", { name: chosen }, signal));
   return (
     <>

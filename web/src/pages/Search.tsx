@@ -1,22 +1,26 @@
 import { useState } from "react";
 import { get, post } from "../api/client";
-import type { Inference, Label } from "../api/types";
+import type { Inference, Job, Label } from "../api/types";
 import { useAsk } from "../ask";
 import { density, percent, short, visible, word } from "../format";
 import { useDictionary, useHouse } from "../house";
 import { Choice, Field, LatentLink, Show } from "../parts/common";
+import { JobRow } from "../parts/JobRow";
 import { Tokens } from "../parts/Tokens";
 import { useParam } from "../route";
 
-type By = "label" | "word" | "text" | "example";
+type By = "label" | "meaning" | "word" | "text" | "example";
 
 export function SearchPage() {
+  const house = useHouse();
   const [by, setBy] = useParam("by", "label");
+  const kinds = { label: "label", ...(house.embedding ? { meaning: "meaning" } : {}), word: "word", text: "what fires on a text", example: "examples" };
   return (
     <>
       <h1>Search</h1>
-      <Choice name="Search by" value={by as By} options={{ label: "label", word: "word", text: "what fires on a text", example: "examples" }} onChange={setBy} />
+      <Choice name="Search by" value={by as By} options={kinds as Record<By, string>} onChange={setBy} />
       {by === "label" && <ByLabel />}
+      {by === "meaning" && <ByMeaning />}
       {by === "word" && <ByWord />}
       {by === "text" && <ByText />}
       {by === "example" && <ByExample />}
@@ -39,6 +43,25 @@ function ByLabel() {
           </>
         )}
       </Show>
+    </>
+  );
+}
+
+function ByMeaning() {
+  const house = useHouse();
+  const [d] = useDictionary();
+  const [q, setQ] = useParam("q", "");
+  const [tick, again] = useState(0);
+  const asked = useAsk<{ hits: { latent: number; cosine: number; label: string | null }[] | null; job: Job | null }>(q.trim() && d ? `${q} ${d} ${tick}` : null, (signal) => get("/search/meaning", { q, dictionary: d }, signal), 300);
+  return (
+    <>
+      <Field label="What the label should mean" grow><input type="search" value={q} onChange={(e) => setQ(e.target.value)} autoFocus /></Field>
+      <Show asked={asked}>
+        {(a) => (a.job ? <JobRow key={a.job.id} first={a.job} onDone={() => again((t) => t + 1)} /> : (
+          <ul className="plain hits">{a.hits?.map((h) => <li key={h.latent}><span className="num">{h.cosine.toFixed(2)}</span> <LatentLink id={h.latent} d={d} label={h.label} /></li>)}</ul>
+        ))}
+      </Show>
+      <p className="dim small">Cosines of {house.embedding}, exact, on this machine.</p>
     </>
   );
 }
